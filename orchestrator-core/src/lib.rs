@@ -1,1 +1,26 @@
-//! Skeleton.
+//! The domain of exactly-once stream transformation: records, transformers, failure modes, held partitions,
+//! and the decisions about them.
+//!
+//! This crate does no I/O and knows no clock: time is a parameter. Its `Cargo.toml` is the proof. The crate
+//! `orchestrator-runtime` brings these decisions to Kafka.
+
+pub mod codec;
+pub mod error;
+pub mod failure;
+pub mod output;
+pub mod record;
+pub mod tracker;
+pub mod transform;
+
+pub use codec::{Codec, Decoder, Encoder, Json, codec_fn, json_flat_fn, json_fn};
+pub use error::{FailureClass, ResultExt, Stage, TransformError};
+pub use failure::{Failure, FailureRecord};
+pub use output::{Output, OutputHeader, Outputs};
+pub use record::{
+    DedupKey, Headers, Record, RecordBuffer, RecordBuilder, SourcePartition, SourcePosition, Topic,
+};
+pub use tracker::{BoxFuture, FailureTracker, OffsetRange, Passed, TrackerError};
+pub use transform::{
+    Attempt, Context, Execution, Transformer, transform_async_fn, transform_blocking_fn,
+    transform_fn,
+};
