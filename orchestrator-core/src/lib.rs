@@ -7,18 +7,25 @@
 pub mod codec;
 pub mod error;
 pub mod failure;
+pub mod hold;
+pub mod mode;
 pub mod output;
+pub mod ports;
 pub mod record;
+pub mod retry;
 pub mod tracker;
 pub mod transform;
 
 pub use codec::{Codec, Decoder, Encoder, Json, codec_fn, json_flat_fn, json_fn};
 pub use error::{FailureClass, ResultExt, Stage, TransformError};
 pub use failure::{Failure, FailureRecord};
+pub use hold::HoldReason;
+pub use mode::{AtomicOnPoison, FailureMode, Policy, Tries, Verdict, decide};
 pub use output::{Output, OutputHeader, Outputs};
 pub use record::{
     DedupKey, Headers, Record, RecordBuffer, RecordBuilder, SourcePartition, SourcePosition, Topic,
 };
+pub use retry::Backoff;
 pub use tracker::{BoxFuture, FailureTracker, OffsetRange, Passed, TrackerError};
 pub use transform::{
     Attempt, Context, Execution, Transformer, transform_async_fn, transform_blocking_fn,
