@@ -1,0 +1,64 @@
+//! Bugs that the test suite must catch, planted by the test-only feature `planted-bugs`. Without the feature
+//! [`planted`] is always false and costs nothing.
+
+/// A bug that can be planted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// Offsets are not sent to the transaction.
+    NoSendOffsets,
+    /// The last offset is committed instead of the next.
+    LastInsteadOfNext,
+    /// An error of `send` is ignored.
+    SendErrorIgnored,
+    /// The transaction is committed though sending its offsets failed.
+    CommitAfterFailedSendOffsets,
+    /// A producer is kept where it must be replaced.
+    ProducerKept,
+    /// After an unknown outcome the broker is not asked.
+    RewindFromMemory,
+    /// A unit is committed though one of its partitions was lost.
+    NoAbortOnLoss,
+    /// The gate lets a slice pass that does not follow.
+    GateLetsHolesPass,
+    /// A held partition is passed over at a rebalance.
+    HeldSkippedAtRebalance,
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub(crate) fn planted(_bug: Bug) -> bool {
+    false
+}
+
+#[cfg(feature = "planted-bugs")]
+pub use armed::plant;
+#[cfg(feature = "planted-bugs")]
+pub(crate) use armed::planted;
+
+#[cfg(feature = "planted-bugs")]
+mod armed {
+    use std::cell::Cell;
+    use std::sync::LazyLock;
+
+    use super::Bug;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// For child processes: the name of the bug, as `Debug` writes it.
+    static FROM_ENV: LazyLock<Option<String>> =
+        LazyLock::new(|| std::env::var("ORCHESTRATOR_PLANTED_BUG").ok());
+
+    /// Plants a bug in code that runs on this thread.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    pub(crate) fn planted(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+            || FROM_ENV
+                .as_ref()
+                .is_some_and(|name| *name == format!("{bug:?}"))
+    }
+}
