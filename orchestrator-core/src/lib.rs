@@ -8,6 +8,7 @@ pub mod codec;
 pub mod error;
 pub mod failure;
 pub mod hold;
+pub mod lane;
 pub mod mode;
 pub mod output;
 pub mod ports;

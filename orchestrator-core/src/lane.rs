@@ -1,0 +1,607 @@
+//! A lane: one partition's records in order, from intake to unit of work. It knows what is being transformed, what
+//! is ready, and what the partition waits for. Pure; owned and driven by the worker.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
+
+use crate::failure::Failure;
+use crate::hold::HoldReason;
+use crate::ports::{Done, Epoch, Fate, UnitSlice};
+use crate::record::{Record, SourcePartition};
+
+/// What a record costs in memory beside its payloads.
+const ENTRY_OVERHEAD: usize = 256;
+
+/// A record that waits for its next try.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// The record.
+    pub record: Record,
+    /// Its failure so far.
+    pub failure: Failure,
+    /// Failed tries of any kind in a row.
+    pub in_a_row: u32,
+    /// Why it waits.
+    pub reason: HoldReason,
+    /// When it is tried again.
+    pub due: Instant,
+}
+
+/// What became of a record when it was tried. Nearly all are done, so that variant is not boxed.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)]
+pub enum Tried {
+    /// It is ready for a unit.
+    Done(Done),
+    /// It waits.
+    Waiting(Box<Waiting>),
+}
+
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)]
+enum Entry {
+    Done(Done),
+    Waiting(Box<Waiting>),
+    /// Being tried again.
+    Trying(Box<Waiting>),
+}
+
+impl Entry {
+    fn offset(&self) -> i64 {
+        match self {
+            Self::Done(done) => done.record.offset(),
+            Self::Waiting(waiting) | Self::Trying(waiting) => waiting.record.offset(),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum State {
+    /// Its records are with the transformer.
+    Transforming,
+    Transformed(VecDeque<Entry>),
+}
+
+/// Records taken in together.
+#[derive(Debug)]
+struct Piece {
+    from: i64,
+    next: i64,
+    bytes: usize,
+    state: State,
+}
+
+/// A wait of the whole lane, whatever its records are.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    /// Why.
+    pub reason: HoldReason,
+    /// What was said.
+    pub error: String,
+    /// How often in a row.
+    pub in_a_row: u32,
+    /// When it is tried again; never by itself if `None`.
+    pub due: Option<Instant>,
+}
+
+/// What a held lane shows to operators.
+#[derive(Clone, Debug)]
+pub struct Held<'a> {
+    /// Why it waits.
+    pub reason: HoldReason,
+    /// The offset it waits at.
+    pub offset: i64,
+    /// Tries so far.
+    pub attempts: u32,
+    /// What was said.
+    pub error: &'a str,
+    /// When it is tried again.
+    pub due: Option<Instant>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Lane {
+    partition: SourcePartition,
+    epoch: Epoch,
+    pieces: VecDeque<Piece>,
+    /// The position up to which records were taken in.
+    taken_in: i64,
+    /// The position up to which records were given out.
+    given_out: i64,
+    bytes: usize,
+    /// Waiting records whose partition reads on behind them, by when they are due.
+    retries: BTreeSet<(Instant, i64)>,
+    /// Waiting records that everything behind them waits for, by offset: only the first is ever tried.
+    blocked: BTreeMap<i64, Instant>,
+    /// Records being tried again, and whether one of them was blocked.
+    trying: usize,
+    trying_blocked: bool,
+    /// Pieces with the transformer.
+    transforming: usize,
+    /// Transformed records: for the skip brake.
+    known: usize,
+    stop: Option<Stop>,
+    /// The most records given out at once, while a refused one is looked for.
+    narrow: Option<usize>,
+    paused: bool,
+}
+
+impl Lane {
+    /// The lane of a partition that is read from `position`.
+    pub fn new(partition: SourcePartition, epoch: Epoch, position: i64) -> Self {
+        Self {
+            partition,
+            epoch,
+            pieces: VecDeque::new(),
+            taken_in: position,
+            given_out: position,
+            bytes: 0,
+            retries: BTreeSet::new(),
+            blocked: BTreeMap::new(),
+            trying: 0,
+            trying_blocked: false,
+            transforming: 0,
+            known: 0,
+            stop: None,
+            narrow: None,
+            paused: false,
+        }
+    }
+
+    /// Its epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The bytes it keeps.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The position up to which records were taken in: where reading goes on after a pause.
+    pub fn taken_in(&self) -> i64 {
+        self.taken_in
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Records that wait after a failure, and all whose fate is known or waits: see `Policy::brake_bites`.
+    pub fn tally(&self) -> (usize, usize) {
+        (
+            self.retries.len() + self.blocked.len() + self.trying,
+            self.known,
+        )
+    }
+
+    /// Whether the worker has paused reading it; kept here, with the rest of what is known of the partition.
+    pub fn paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Notes that reading is paused or not.
+    pub fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// Takes in records, which are given to the transformer. `false` if they do not follow what was taken in
+    /// (they were gathered before a pause, and are read again): nothing is changed then.
+    pub fn take_in(&mut self, from: i64, next: i64, records: &[Record]) -> bool {
+        if from != self.taken_in {
+            return false;
+        }
+        let bytes = records.iter().map(|r| r.size() + ENTRY_OVERHEAD).sum();
+        self.bytes += bytes;
+        self.transforming += 1;
+        self.taken_in = next;
+        self.pieces.push_back(Piece {
+            from,
+            next,
+            bytes,
+            state: State::Transforming,
+        });
+        true
+    }
+
+    /// The piece that begins at `from` is transformed.
+    pub fn transformed(&mut self, from: i64, tried: impl IntoIterator<Item = Tried>) {
+        let Ok(at) = self.pieces.binary_search_by_key(&from, |piece| piece.from) else {
+            return;
+        };
+        let mut entries = VecDeque::new();
+        let mut bytes = 0;
+        for tried in tried {
+            let entry = match tried {
+                Tried::Done(done) => Entry::Done(done),
+                Tried::Waiting(waiting) => {
+                    self.note_waiting(&waiting);
+                    Entry::Waiting(waiting)
+                }
+            };
+            bytes += size(&entry);
+            entries.push_back(entry);
+        }
+        self.known += entries.len();
+        self.transforming -= 1;
+        let piece = &mut self.pieces[at];
+        self.bytes = self.bytes - piece.bytes + bytes;
+        piece.bytes = bytes;
+        piece.state = State::Transformed(entries);
+    }
+
+    /// The records whose next try is due, with what is known of them; they count as being tried from now on. Of a
+    /// lane that does not read on only the first can be due.
+    pub fn start_due(&mut self, now: Instant) -> Vec<Waiting> {
+        let mut due = Vec::new();
+        while let Some((at, offset)) = self.retries.first().copied()
+            && at <= now
+        {
+            self.retries.pop_first();
+            due.extend(self.start(offset));
+        }
+        if !self.trying_blocked
+            && let Some((offset, at)) = self.blocked.first_key_value().map(|(o, at)| (*o, *at))
+            && at <= now
+        {
+            self.blocked.pop_first();
+            self.trying_blocked = true;
+            due.extend(self.start(offset));
+        }
+        due
+    }
+
+    fn start(&mut self, offset: i64) -> Option<Waiting> {
+        let entry = entry_at(&mut self.pieces, offset)?.0;
+        let Entry::Waiting(waiting) = entry else {
+            return None;
+        };
+        let waiting = waiting.clone();
+        *entry = Entry::Trying(waiting.clone());
+        self.trying += 1;
+        Some(*waiting)
+    }
+
+    fn note_waiting(&mut self, waiting: &Waiting) {
+        let offset = waiting.record.offset();
+        if waiting.reason.reads_on() {
+            self.retries.insert((waiting.due, offset));
+        } else {
+            self.blocked.insert(offset, waiting.due);
+        }
+    }
+
+    /// A record that was tried again has come out.
+    pub fn retried(&mut self, offset: i64, tried: Tried) {
+        let Some((entry, bytes)) = entry_at(&mut self.pieces, offset) else {
+            return;
+        };
+        let Entry::Trying(before) = entry else {
+            return;
+        };
+        let was_blocked = !before.reason.reads_on();
+        let size_before = size(entry);
+        *entry = match &tried {
+            Tried::Done(done) => Entry::Done(done.clone()),
+            Tried::Waiting(waiting) => Entry::Waiting(waiting.clone()),
+        };
+        let size_after = size(entry);
+        *bytes = *bytes - size_before + size_after;
+        self.bytes = self.bytes - size_before + size_after;
+        self.trying -= 1;
+        if was_blocked {
+            self.trying_blocked = false;
+        }
+        if let Tried::Waiting(waiting) = &tried {
+            self.note_waiting(waiting);
+        }
+    }
+
+    /// Takes the next part that is ready off the front, at most `max_records` and about `max_bytes` of it.
+    pub fn take_ready(&mut self, max_records: usize, max_bytes: usize) -> Option<UnitSlice> {
+        if self.stop.is_some() {
+            return None;
+        }
+        let max_records = self.narrow.unwrap_or(usize::MAX).min(max_records).max(1);
+        let piece = self.pieces.front_mut()?;
+        let State::Transformed(entries) = &mut piece.state else {
+            return None;
+        };
+        let mut done = Vec::with_capacity(entries.len().min(max_records));
+        let mut bytes = 0;
+        while done.len() < max_records
+            && bytes < max_bytes
+            && matches!(entries.front(), Some(Entry::Done(_)))
+        {
+            if let Some(entry) = entries.pop_front() {
+                bytes += size(&entry);
+                if let Entry::Done(ready) = entry {
+                    done.push(ready);
+                }
+            }
+        }
+        if done.is_empty() && !entries.is_empty() {
+            return None;
+        }
+        let next = entries.front().map_or(piece.next, Entry::offset);
+        let from = std::mem::replace(&mut piece.from, next);
+        let whole = entries.is_empty();
+        piece.bytes -= bytes;
+        self.bytes -= bytes;
+        self.known -= done.len();
+        self.given_out = next;
+        if whole {
+            self.pieces.pop_front();
+        }
+        Some(UnitSlice {
+            partition: self.partition.clone(),
+            epoch: self.epoch,
+            from,
+            next,
+            done,
+        })
+    }
+
+    /// Puts back what was taken last and could not be committed; later parts first.
+    pub fn put_back(&mut self, slice: UnitSlice) {
+        let entries: VecDeque<_> = slice.done.into_iter().map(Entry::Done).collect();
+        let bytes = entries.iter().map(size).sum();
+        self.bytes += bytes;
+        self.known += entries.len();
+        self.given_out = slice.from;
+        self.pieces.push_front(Piece {
+            from: slice.from,
+            next: slice.next,
+            bytes,
+            state: State::Transformed(entries),
+        });
+    }
+
+    /// The first record, ready to be given out, waits after all.
+    pub fn hold_first(&mut self, waiting: Waiting) {
+        let Some(Piece {
+            state: State::Transformed(entries),
+            ..
+        }) = self.pieces.front_mut()
+        else {
+            return;
+        };
+        if let Some(entry) = entries.front_mut()
+            && matches!(entry, Entry::Done(_))
+        {
+            *entry = Entry::Waiting(Box::new(waiting.clone()));
+            self.note_waiting(&waiting);
+        }
+    }
+
+    /// Gives out only half as many records at once as were refused together, until one is found to blame.
+    pub fn narrow(&mut self, refused: usize) {
+        self.narrow = Some((refused / 2).max(1));
+    }
+
+    /// What was given out is committed: widen again.
+    pub fn widen(&mut self) {
+        self.narrow = self.narrow.and_then(|n| (n < 4096).then_some(n * 2));
+    }
+
+    /// Stops the whole lane; its back-off grows with each stop in a row.
+    pub fn stop(&mut self, stop: Stop) {
+        self.stop = Some(stop);
+    }
+
+    /// The stop, if there is one.
+    pub fn stopped(&self) -> Option<&Stop> {
+        self.stop.as_ref()
+    }
+
+    /// Ends a stop whose time has come; gives it.
+    pub fn end_stop(&mut self, now: Instant) -> Option<Stop> {
+        let due = self.stop.as_ref()?.due?;
+        if due > now { None } else { self.stop.take() }
+    }
+
+    /// Forgets everything and begins anew at `position`.
+    pub fn rewind(&mut self, position: i64) {
+        *self = Self {
+            paused: self.paused,
+            ..Self::new(self.partition.clone(), self.epoch, position)
+        };
+    }
+
+    /// When something of it is due next.
+    pub fn next_due(&self) -> Option<Instant> {
+        let stop = self.stop.as_ref().and_then(|stop| stop.due);
+        let retry = self.retries.first().map(|(due, _)| *due);
+        let blocked = self.blocked.first_key_value().map(|(_, due)| *due);
+        let blocked = blocked.filter(|_| !self.trying_blocked);
+        [stop, retry, blocked].into_iter().flatten().min()
+    }
+
+    /// Why it is held, if it is: the first of what it waits for.
+    pub fn held(&self) -> Option<Held<'_>> {
+        if let Some(stop) = &self.stop {
+            return Some(Held {
+                reason: stop.reason,
+                offset: self.given_out,
+                attempts: stop.in_a_row,
+                error: &stop.error,
+                due: stop.due,
+            });
+        }
+        let Some(Piece {
+            state: State::Transformed(entries),
+            ..
+        }) = self.pieces.front()
+        else {
+            return None;
+        };
+        match entries.front()? {
+            Entry::Done(_) => None,
+            Entry::Waiting(waiting) | Entry::Trying(waiting) => Some(Held {
+                reason: waiting.reason,
+                offset: waiting.record.offset(),
+                attempts: waiting.failure.attempts,
+                error: &waiting.failure.message,
+                due: Some(waiting.due),
+            }),
+        }
+    }
+
+    /// Whether anything of it is with the transformer.
+    pub fn transforming(&self) -> bool {
+        self.transforming > 0 || self.trying > 0
+    }
+
+    /// Whether more of it may be read.
+    pub fn reads_on(&self) -> bool {
+        self.stop.is_none() && self.blocked.is_empty() && !self.trying_blocked
+    }
+}
+
+/// The entry of an offset, and the bytes of its piece.
+fn entry_at(pieces: &mut VecDeque<Piece>, offset: i64) -> Option<(&mut Entry, &mut usize)> {
+    let at = pieces.partition_point(|piece| piece.next <= offset);
+    let piece = pieces.get_mut(at)?;
+    let State::Transformed(entries) = &mut piece.state else {
+        return None;
+    };
+    let index = entries.binary_search_by_key(&offset, Entry::offset).ok()?;
+    Some((&mut entries[index], &mut piece.bytes))
+}
+
+fn size(entry: &Entry) -> usize {
+    ENTRY_OVERHEAD
+        + match entry {
+            Entry::Done(done) => {
+                let outputs: usize = match &done.fate {
+                    Fate::Outputs(outputs) => outputs
+                        .as_slice()
+                        .iter()
+                        .map(|output| output.value().map_or(0, <[u8]>::len))
+                        .sum(),
+                    Fate::Failed(_) => done.record.size(),
+                };
+                done.record.size() + outputs
+            }
+            Entry::Waiting(waiting) | Entry::Trying(waiting) => waiting.record.size(),
+        }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::TransformError;
+    use crate::output::Outputs;
+
+    fn record(offset: i64) -> Record {
+        Record::builder("t", 0, offset).value("v").build()
+    }
+
+    fn done(offset: i64) -> Tried {
+        Tried::Done(Done {
+            record: record(offset),
+            fate: Fate::Outputs(Outputs::none()),
+        })
+    }
+
+    fn waiting(offset: i64, due: Instant, reason: HoldReason) -> Tried {
+        Tried::Waiting(Box::new(Waiting {
+            record: record(offset),
+            failure: Failure::of(&TransformError::transient("no"), 1, 0),
+            in_a_row: 1,
+            reason,
+            due,
+        }))
+    }
+
+    fn lane_of(offsets: std::ops::Range<i64>) -> Lane {
+        let mut lane = Lane::new(SourcePartition::new("t", 0), Epoch(1), offsets.start);
+        let records: Vec<_> = offsets.clone().map(record).collect();
+        assert!(lane.take_in(offsets.start, offsets.end, &records));
+        lane
+    }
+
+    #[test]
+    fn what_is_ready_goes_whole() {
+        let mut lane = lane_of(5..9);
+        assert!(lane.take_ready(100, usize::MAX).is_none());
+        lane.transformed(5, (5..9).map(done));
+        let slice = lane.take_ready(100, usize::MAX).unwrap();
+        assert_eq!((slice.from, slice.next, slice.done.len()), (5, 9, 4));
+        assert!(lane.is_empty());
+        assert_eq!(lane.bytes(), 0);
+    }
+
+    #[test]
+    fn the_prefix_before_a_waiting_record_goes_and_the_rest_follows_in_order() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let mut lane = lane_of(0..5);
+        lane.transformed(
+            0,
+            (0..5).map(|o| {
+                if o == 2 {
+                    waiting(2, later, HoldReason::RetryBackoff)
+                } else {
+                    done(o)
+                }
+            }),
+        );
+        let slice = lane.take_ready(100, usize::MAX).unwrap();
+        assert_eq!((slice.from, slice.next), (0, 2));
+        assert!(lane.take_ready(100, usize::MAX).is_none());
+        assert_eq!(lane.held().unwrap().offset, 2);
+        assert_eq!(lane.next_due(), Some(later));
+        assert!(lane.start_due(now).is_empty());
+        assert_eq!(lane.start_due(later).len(), 1);
+        assert!(lane.transforming());
+        lane.retried(2, done(2));
+        let slice = lane.take_ready(100, usize::MAX).unwrap();
+        assert_eq!((slice.from, slice.next), (2, 5));
+        assert_eq!((lane.bytes(), lane.tally()), (0, (0, 0)));
+    }
+
+    #[test]
+    fn what_is_put_back_comes_again() {
+        let mut lane = lane_of(0..4);
+        lane.transformed(0, (0..4).map(done));
+        let first = lane.take_ready(2, usize::MAX).unwrap();
+        let second = lane.take_ready(2, usize::MAX).unwrap();
+        assert_eq!((second.from, second.next), (2, 4));
+        lane.put_back(second);
+        lane.put_back(first);
+        lane.narrow(2);
+        let again = lane.take_ready(100, usize::MAX).unwrap();
+        assert_eq!((again.from, again.next), (0, 1));
+    }
+
+    #[test]
+    fn records_that_do_not_follow_are_not_taken_in() {
+        let mut lane = lane_of(0..4);
+        assert!(!lane.take_in(5, 6, &[record(5)]));
+        assert!(lane.take_in(4, 9, &[record(8)]));
+        assert_eq!(lane.taken_in(), 9);
+    }
+
+    #[test]
+    fn a_stop_holds_everything_until_it_is_due() {
+        let now = Instant::now();
+        let mut lane = lane_of(0..1);
+        lane.transformed(0, [done(0)]);
+        lane.stop(Stop {
+            reason: HoldReason::Database,
+            error: "down".into(),
+            in_a_row: 1,
+            due: Some(now + Duration::from_secs(1)),
+        });
+        assert!(lane.take_ready(9, 99).is_none());
+        assert!(lane.end_stop(now).is_none());
+        assert!(lane.end_stop(now + Duration::from_secs(1)).is_some());
+        assert!(lane.take_ready(9, 9999).is_some());
+    }
+}
