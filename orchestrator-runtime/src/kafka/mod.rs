@@ -1,0 +1,3 @@
+//! What touches Kafka: the only rooms that know librdkafka.
+
+pub(crate) mod client_config;
