@@ -359,8 +359,8 @@ impl Lane {
         });
     }
 
-    /// The first record, ready to be given out, waits after all.
-    pub fn hold_first(&mut self, waiting: Waiting) {
+    /// The first record was ready to be given out, and was judged anew.
+    pub fn replace_first(&mut self, tried: Tried) {
         let Some(Piece {
             state: State::Transformed(entries),
             ..
@@ -371,8 +371,13 @@ impl Lane {
         if let Some(entry) = entries.front_mut()
             && matches!(entry, Entry::Done(_))
         {
-            *entry = Entry::Waiting(Box::new(waiting.clone()));
-            self.note_waiting(&waiting);
+            match tried {
+                Tried::Done(done) => *entry = Entry::Done(done),
+                Tried::Waiting(waiting) => {
+                    *entry = Entry::Waiting(waiting.clone());
+                    self.note_waiting(&waiting);
+                }
+            }
         }
     }
 

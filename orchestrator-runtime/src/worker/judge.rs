@@ -1,0 +1,307 @@
+//! What becomes of each transformed record: outputs are checked against the topics they go to, failures are decided
+//! about, dead letters are written. Part of the worker.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use orchestrator_core::dead_letter::dead_letter;
+use orchestrator_core::lane::{Lane, Tried, Waiting};
+use orchestrator_core::mode::{Tries, Verdict, decide};
+use orchestrator_core::ports::{Committer, Done, FailedFate, Fate, TopicFacts};
+use orchestrator_core::{
+    Failure, FailureClass, FailureRecord, HoldReason, Output, Outputs, Record, Stage, Topic,
+    TransformError,
+};
+use tokio::time::Instant;
+
+use super::settings::WorkerSettings;
+use super::stage::Transformed;
+use super::topics::{Answer, Topics};
+
+/// What a record-chosen topic or the target allows, looked up for a batch at once.
+pub(super) type Limits = BTreeMap<Topic, Answer>;
+
+/// Decides; owned by the worker.
+#[derive(Debug)]
+pub(super) struct Judge {
+    pub(super) topics: Topics,
+    random: fastrand::Rng,
+    /// A record that failed under `ORCH_ATOMIC_ON_POISON=STOP`, and how.
+    pub(super) stop: Option<String>,
+}
+
+impl Judge {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            topics: Topics::default(),
+            random: fastrand::Rng::with_seed(seed),
+            stop: None,
+        }
+    }
+
+    /// Looks up the topics that these results are to be written to.
+    pub(super) async fn limits<C: Committer>(
+        &mut self,
+        committer: &mut C,
+        settings: &WorkerSettings,
+        results: &[(Record, Transformed)],
+    ) -> Limits {
+        let mut limits = Limits::new();
+        if let Some(topic) = &settings.target_topic {
+            let answer = self.topics.look_up(committer, topic).await;
+            limits.insert(topic.clone(), answer);
+        }
+        for (record, result) in results {
+            match result {
+                Ok(outputs) => {
+                    for topic in outputs.as_slice().iter().filter_map(Output::topic) {
+                        if !limits.contains_key(topic) {
+                            let answer = self.topics.look_up(committer, topic).await;
+                            limits.insert(topic.clone(), answer);
+                        }
+                    }
+                }
+                Err(_) => {
+                    if let Some(topic) = dlq_of(settings, record)
+                        && !limits.contains_key(&topic)
+                    {
+                        let answer = self.topics.look_up(committer, &topic).await;
+                        limits.insert(topic, answer);
+                    }
+                }
+            }
+        }
+        limits
+    }
+
+    /// What becomes of one result.
+    pub(super) fn judge(
+        &mut self,
+        settings: &WorkerSettings,
+        limits: &Limits,
+        brake: bool,
+        (record, result): (Record, Transformed),
+        again: Option<&Waiting>,
+    ) -> Tried {
+        let checked = result.and_then(|outputs| {
+            check_outputs(settings, limits, &record, &outputs).map(|()| outputs)
+        });
+        match checked {
+            Ok(outputs) => Tried::Done(Done {
+                record,
+                fate: Fate::Outputs(outputs),
+            }),
+            Err(error) => self.judge_failure(settings, limits, brake, &record, &error, again),
+        }
+    }
+
+    /// What becomes of a record that failed.
+    pub(super) fn judge_failure(
+        &mut self,
+        settings: &WorkerSettings,
+        limits: &Limits,
+        brake: bool,
+        record: &Record,
+        error: &TransformError,
+        again: Option<&Waiting>,
+    ) -> Tried {
+        let counts = u32::from(error.class() != FailureClass::Infrastructure);
+        let before = again.map_or(0, |w| w.failure.attempts);
+        let now_ms = unix_ms();
+        let mut failure = Failure::of(error, before.saturating_add(counts), now_ms);
+        if let Some(again) = again {
+            failure.first_failed_at_ms = again.failure.first_failed_at_ms;
+        }
+        let in_a_row = again.map_or(0, |w| w.in_a_row).saturating_add(1);
+        let tries = Tries {
+            attempts: failure.attempts,
+            in_a_row,
+        };
+        let verdict = if error.stage() == Stage::Operator {
+            Verdict::Pass { dead_letter: true }
+        } else {
+            decide(&settings.policy, error.class(), tries, brake, self.random.f64())
+        };
+        let (reason, after) = match verdict {
+            Verdict::Pass { dead_letter } => {
+                match self.passed(settings, limits, record, failure.clone(), dead_letter) {
+                    Ok(done) => return Tried::Done(done),
+                    Err(message) => {
+                        failure.message = message;
+                        let after = settings.policy.backoff.equal_jitter(in_a_row, self.random.f64());
+                        (HoldReason::DlqMissing, after)
+                    }
+                }
+            }
+            Verdict::Hold { reason, after } => (reason, after),
+            Verdict::Stop => {
+                self.stop
+                    .get_or_insert_with(|| format!("{}: {}", record.position(), failure.message));
+                (HoldReason::Poison, Duration::MAX)
+            }
+        };
+        if reason != HoldReason::RetryBackoff {
+            tracing::warn!(
+                dedupKey = %record.dedup_key(),
+                reason = reason.as_str(),
+                attempts = failure.attempts,
+                error = %failure.message,
+                "{} is held at offset {}{}",
+                record.partition(),
+                record.offset(),
+                remedy(reason, record),
+            );
+        }
+        let now = Instant::now().into_std();
+        Tried::Waiting(Box::new(Waiting {
+            record: record.detached(),
+            failure,
+            in_a_row,
+            reason,
+            // A wait beyond what the clock can say is a wait for ever.
+            due: now.checked_add(after).unwrap_or(now + Duration::from_secs(1 << 30)),
+        }))
+    }
+
+    fn passed(
+        &mut self,
+        settings: &WorkerSettings,
+        limits: &Limits,
+        record: &Record,
+        failure: Failure,
+        wants_letter: bool,
+    ) -> Result<Done, String> {
+        let mut failed = FailureRecord {
+            record: record.detached(),
+            target_topic: settings.target_topic.clone(),
+            failure,
+            dead_lettered: wants_letter,
+            fence: unix_ms(),
+        };
+        let mut letter = None;
+        if wants_letter {
+            let topic = dlq_of(settings, record).ok_or("ORCH_DLQ_TOPIC is not set")?;
+            match limits.get(&topic) {
+                Some(Ok(TopicFacts::Known { max_message_bytes })) => {
+                    letter = Some(dead_letter(
+                        &failed,
+                        &topic,
+                        &settings.consumer_group,
+                        *max_message_bytes,
+                    ));
+                }
+                Some(Ok(TopicFacts::Missing)) => {
+                    return Err(format!(
+                        "the dead-letter topic {topic} (ORCH_DLQ_TOPIC) does not exist: create it"
+                    ));
+                }
+                Some(Ok(TopicFacts::Forbidden)) => {
+                    return Err(format!(
+                        "the dead-letter topic {topic} (ORCH_DLQ_TOPIC) may not be written to: grant Write on it"
+                    ));
+                }
+                Some(Err(error)) => return Err(error.clone()),
+                None => return Err(format!("the dead-letter topic {topic} is not known yet")),
+            }
+        }
+        failed.dead_lettered = letter.is_some();
+        Ok(Done {
+            record: failed.record.clone(),
+            fate: Fate::Failed(Box::new(FailedFate {
+                failure: failed,
+                dead_letter: letter,
+                recorded: false,
+            })),
+        })
+    }
+}
+
+/// Whether the skip brake bites: among all records that wait, and all that wait behind them.
+pub(super) fn brake<'a>(settings: &WorkerSettings, lanes: impl Iterator<Item = &'a Lane>, failing: usize, others: usize) -> bool {
+    let (mut waiting, mut known) = (failing, failing + others);
+    for lane in lanes {
+        let (w, k) = lane.tally();
+        waiting += w;
+        known += k;
+    }
+    settings.policy.brake_bites(waiting, known)
+}
+
+/// The topic a record's dead letter goes to.
+pub(super) fn dlq_of(settings: &WorkerSettings, record: &Record) -> Option<Topic> {
+    let template = settings.dlq_topic.as_ref()?;
+    Some(Topic::from(template.replace("{topic}", record.topic())))
+}
+
+/// Refuses what the broker would refuse, as the record's own failure; a configured topic that is missing is not.
+fn check_outputs(
+    settings: &WorkerSettings,
+    limits: &Limits,
+    record: &Record,
+    outputs: &Outputs,
+) -> Result<(), TransformError> {
+    let refuse = |error: TransformError| Err(error.at_stage(Stage::Output));
+    if outputs.len() > settings.max_outputs_per_record {
+        return refuse(TransformError::permanent(format!(
+            "{} outputs, more than {} (ORCH_MAX_OUTPUTS_PER_RECORD)",
+            outputs.len(),
+            settings.max_outputs_per_record
+        )));
+    }
+    for output in outputs.as_slice() {
+        let chosen = output.topic();
+        let Some(topic) = chosen.or(settings.target_topic.as_ref()) else {
+            return refuse(TransformError::permanent(
+                "the output names no topic, and ORCH_TARGET_TOPIC is not set",
+            ));
+        };
+        let configured = Some(topic) == settings.target_topic.as_ref();
+        let missing = |what: &str| {
+            let text = format!("the topic {topic} {what}");
+            if configured {
+                TransformError::infrastructure(format!("{text} (ORCH_TARGET_TOPIC)"))
+            } else {
+                TransformError::permanent(text)
+            }
+        };
+        match limits.get(topic) {
+            Some(Ok(TopicFacts::Known { max_message_bytes })) => {
+                let size = output.size_given(record);
+                if size > *max_message_bytes {
+                    return refuse(TransformError::permanent(format!(
+                        "an output of {size} bytes is more than the {max_message_bytes} (max.message.bytes) that {topic} takes"
+                    )));
+                }
+            }
+            Some(Ok(TopicFacts::Missing)) => return refuse(missing("does not exist")),
+            Some(Ok(TopicFacts::Forbidden)) => return refuse(missing("may not be written to")),
+            Some(Err(error)) => {
+                return refuse(TransformError::infrastructure(format!(
+                    "the topic {topic} could not be looked up: {error}"
+                )));
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// What an operator can do about a held record.
+fn remedy(reason: HoldReason, record: &Record) -> String {
+    match reason {
+        HoldReason::Poison => {
+            let (topic, partition, offset) =
+                (record.topic(), record.partition().partition, record.offset());
+            format!(
+                "; to free it, fix the transformer or set ORCH_DEAD_LETTER_RECORDS={topic}:{partition}:{offset}"
+            )
+        }
+        _ => String::new(),
+    }
+}
+
+pub(super) fn unix_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

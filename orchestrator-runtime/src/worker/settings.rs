@@ -1,0 +1,90 @@
+//! What a worker is told, and what it tells.
+
+use std::time::Duration;
+
+use orchestrator_core::lane::Held;
+use orchestrator_core::{FailureClass, Policy, SourcePartition, Topic};
+
+use super::stage::{Hung, StageSettings};
+
+/// The settings of a worker.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// The decisions' settings.
+    pub policy: Policy,
+    /// The consumer group, for dead letters.
+    pub consumer_group: String,
+    /// `ORCH_TARGET_TOPIC`.
+    pub target_topic: Option<Topic>,
+    /// `ORCH_DLQ_TOPIC`, a template with `{topic}`.
+    pub dlq_topic: Option<String>,
+    /// How transforms are run.
+    pub stage: StageSettings,
+    /// The least time between two commits.
+    pub commit_interval: Duration,
+    /// The most records of a unit of work.
+    pub max_records: usize,
+    /// The most bytes (records and outputs) of a unit of work.
+    pub max_bytes: usize,
+    /// The most outputs of one record.
+    pub max_outputs_per_record: usize,
+    /// The most bytes that wait behind held records.
+    pub held_max_bytes: usize,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+    /// Seeds the jitter.
+    pub seed: u64,
+}
+
+/// What a worker tells as it goes: metrics and health listen. Called per batch or rarer.
+pub trait WorkerObserver: Send {
+    /// A partition came.
+    fn assigned(&mut self, _partition: &SourcePartition, _next: i64) {}
+    /// A partition went.
+    fn revoked(&mut self, _partition: &SourcePartition) {}
+    /// Records were taken in, up to `next`.
+    fn taken(&mut self, _partition: &SourcePartition, _next: i64, _records: usize) {}
+    /// Everything there is was read.
+    fn caught_up(&mut self, _partition: &SourcePartition) {}
+    /// A try failed.
+    fn failed(&mut self, _class: FailureClass) {}
+    /// A record is tried again.
+    fn retried(&mut self) {}
+    /// A transaction begins to be committed.
+    fn submitted(&mut self, _records: usize) {}
+    /// A partition's part of a unit was committed: records that succeeded, outputs, records passed as failed, dead
+    /// letters.
+    fn committed(&mut self, _partition: &SourcePartition, _next: i64, _counts: &Counts) {}
+    /// A unit was committed, wholly or in part, so long after it was submitted.
+    fn unit_committed(&mut self, _took: Duration) {}
+    /// A partition goes back to an offset.
+    fn rewound(&mut self, _partition: &SourcePartition, _to: i64) {}
+    /// The state of a partition, told from time to time: held, or flowing.
+    fn held(&mut self, _partition: &SourcePartition, _held: Option<Held<'_>>) {}
+    /// The synchronous transforms that hang.
+    fn hung(&mut self, _hung: &[Hung]) {}
+}
+
+impl WorkerObserver for () {}
+
+/// What a worker has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records whose outputs were committed.
+    pub ok: u64,
+    /// Outputs committed, dead letters not among them.
+    pub outputs: u64,
+    /// Records passed as failed.
+    pub failed: u64,
+    /// Dead letters committed.
+    pub dead_letters: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.ok += other.ok;
+        self.outputs += other.outputs;
+        self.failed += other.failed;
+        self.dead_letters += other.dead_letters;
+    }
+}

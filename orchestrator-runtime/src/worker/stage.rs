@@ -1,0 +1,334 @@
+//! Runs the transformer: in chunks, concurrently, each record's panic and deadline its own. Jobs are started by the
+//! worker, which gets each one's results back whole. A synchronous transform that hangs can only be detected.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt, stream};
+use orchestrator_core::lane::Waiting;
+use orchestrator_core::ports::Epoch;
+use orchestrator_core::{
+    Attempt, Context, Execution, Outputs, Record, SourcePartition, SourcePosition, Stage as Step,
+    TransformError, Transformer,
+};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+
+/// The most records of one partition that one job transforms: small enough to spread over cores, large enough to
+/// make the hand-over of a chunk cheap.
+pub(crate) const CHUNK_RECORDS: usize = 512;
+
+/// How a transformer is run.
+#[derive(Clone, Debug)]
+pub struct StageSettings {
+    /// `ORCH_TRANSFORM_CONCURRENCY`.
+    pub concurrency: usize,
+    /// `ORCH_TRANSFORM_TIMEOUT_MS`.
+    pub timeout: Duration,
+    /// Records that are not given to the transformer at all.
+    pub dead_letter_records: Arc<BTreeSet<SourcePosition>>,
+}
+
+/// A result of the transformer.
+pub(crate) type Transformed = Result<Outputs, TransformError>;
+
+/// A job that has ended.
+pub(crate) struct JobDone {
+    pub(crate) id: u64,
+    pub(crate) partition: SourcePartition,
+    pub(crate) epoch: Epoch,
+    /// Where the piece begins.
+    pub(crate) from: i64,
+    /// What was known of the record, if this was another try of one.
+    pub(crate) again: Option<Waiting>,
+    pub(crate) results: Vec<(Record, Transformed)>,
+}
+
+/// A synchronous transform that has been running for longer than it may.
+#[derive(Clone, Debug)]
+pub struct Hung {
+    /// The record it works on.
+    pub position: SourcePosition,
+    /// Since when its chunk has been running.
+    pub since: Instant,
+}
+
+struct Running {
+    partition: SourcePartition,
+    since: Instant,
+    at: Arc<AtomicI64>,
+    hung: bool,
+}
+
+/// See the module.
+pub(crate) struct Stage<T> {
+    transformer: Arc<T>,
+    settings: StageSettings,
+    permits: Arc<Semaphore>,
+    sender: mpsc::UnboundedSender<JobDone>,
+    receiver: mpsc::UnboundedReceiver<JobDone>,
+    running: BTreeMap<u64, Running>,
+    jobs: u64,
+}
+
+impl<T: Transformer> Stage<T> {
+    pub(crate) fn new(transformer: Arc<T>, settings: StageSettings) -> Self {
+        let permits = match transformer.execution() {
+            Execution::Async | Execution::Blocking => settings.concurrency,
+            Execution::Cpu => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        let (sender, receiver) = mpsc::unbounded_channel();
+        Self {
+            transformer,
+            settings,
+            permits: Arc::new(Semaphore::new(permits)),
+            sender,
+            receiver,
+            running: BTreeMap::new(),
+            jobs: 0,
+        }
+    }
+
+    /// The most records a job should have.
+    pub(crate) fn chunk_records(&self) -> usize {
+        match self.transformer.execution() {
+            Execution::Blocking => 1,
+            Execution::Cpu | Execution::Async => CHUNK_RECORDS,
+        }
+    }
+
+    /// Whether any job runs.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// Starts the transform of records of one partition.
+    pub(crate) fn start(
+        &mut self,
+        partition: SourcePartition,
+        epoch: Epoch,
+        from: i64,
+        records: Vec<Record>,
+        again: Option<Waiting>,
+    ) {
+        self.jobs += 1;
+        let id = self.jobs;
+        let at = Arc::new(AtomicI64::new(from));
+        self.running.insert(
+            id,
+            Running {
+                partition: partition.clone(),
+                since: Instant::now(),
+                at: at.clone(),
+                hung: false,
+            },
+        );
+        let transformer = self.transformer.clone();
+        let settings = self.settings.clone();
+        let permits = self.permits.clone();
+        let sender = self.sender.clone();
+        let number = again.as_ref().map_or(1, |w| w.failure.attempts + 1);
+        tokio::spawn(async move {
+            let results = match transformer.execution() {
+                Execution::Async => {
+                    run_async(&*transformer, records, number, &settings, &permits).await
+                }
+                Execution::Cpu | Execution::Blocking => {
+                    let permit = permits.acquire_owned().await;
+                    let work = move || {
+                        let results = run_sync(&*transformer, records, number, &settings, &at);
+                        drop(permit);
+                        results
+                    };
+                    // Panics of the transformer are caught inside; there is nothing else to fail.
+                    tokio::task::spawn_blocking(work).await.unwrap_or_default()
+                }
+            };
+            let done = JobDone {
+                id,
+                partition,
+                epoch,
+                from,
+                again,
+                results,
+            };
+            if sender.send(done).is_err() {
+                tracing::debug!("a transform ended after its worker");
+            }
+        });
+    }
+
+    /// Waits for a job to end. Cancel safe.
+    pub(crate) async fn done(&mut self) -> JobDone {
+        match self.receiver.recv().await {
+            Some(done) => self.ended(done),
+            // Never: the stage holds a sender of its own.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// A job that has ended already, if there is one.
+    pub(crate) fn try_done(&mut self) -> Option<JobDone> {
+        let done = self.receiver.try_recv().ok()?;
+        Some(self.ended(done))
+    }
+
+    fn ended(&mut self, done: JobDone) -> JobDone {
+        if let Some(running) = self.running.remove(&done.id)
+            && running.hung
+        {
+            // The permit that replaced the hung one's is taken back.
+            self.permits.forget_permits(1);
+        }
+        done
+    }
+
+    /// The synchronous transforms that hang. Each is given up on as far as that is possible: others may use another
+    /// thread in its place.
+    pub(crate) fn hung(&mut self) -> Vec<Hung> {
+        if self.transformer.execution() == Execution::Async {
+            return Vec::new();
+        }
+        let now = Instant::now();
+        let mut hung = Vec::new();
+        for running in self.running.values_mut() {
+            if now - running.since < self.settings.timeout {
+                continue;
+            }
+            let position = running.partition.at(running.at.load(Ordering::Relaxed));
+            if !running.hung {
+                running.hung = true;
+                self.permits.add_permits(1);
+                tracing::error!(
+                    dedupKey = %position,
+                    "the transform of {position} has been running for {:?} (ORCH_TRANSFORM_TIMEOUT_MS): a synchronous \
+                     transformer cannot be cancelled; its partition waits for it",
+                    now - running.since
+                );
+            }
+            hung.push(Hung {
+                position,
+                since: running.since,
+            });
+        }
+        hung
+    }
+}
+
+impl<T> fmt::Debug for Stage<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stage")
+            .field("settings", &self.settings)
+            .field("running", &self.running.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn run_sync<T: Transformer>(
+    transformer: &T,
+    records: Vec<Record>,
+    number: u32,
+    settings: &StageSettings,
+    at: &AtomicI64,
+) -> Vec<(Record, Transformed)> {
+    let attempt = Attempt::new(number);
+    records
+        .into_iter()
+        .map(|record| {
+            at.store(record.offset(), Ordering::Relaxed);
+            let result = refused_by_operator(&record, settings).unwrap_or_else(|| {
+                let cx = Context::new(&record, attempt);
+                let call = || transformer.transform(&record, &cx).now_or_never();
+                match std::panic::catch_unwind(AssertUnwindSafe(call)) {
+                    Ok(Some(result)) => result,
+                    Ok(None) => Err(TransformError::permanent(
+                        "the transformer says it is synchronous (Execution::Cpu or Blocking), but waits for something",
+                    )),
+                    Err(panic) => Err(panicked(&*panic)),
+                }
+            });
+            (record, result)
+        })
+        .collect()
+}
+
+async fn run_async<T: Transformer>(
+    transformer: &T,
+    records: Vec<Record>,
+    number: u32,
+    settings: &StageSettings,
+    permits: &Semaphore,
+) -> Vec<(Record, Transformed)> {
+    let deadline = Instant::now() + settings.timeout;
+    let attempt = Attempt::new(number).with_deadline(Some(deadline.into_std()));
+    if records.len() > 1 && settings.dead_letter_records.is_empty() {
+        let batch = AssertUnwindSafe(transformer.transform_batch(&records, attempt)).catch_unwind();
+        if let Ok(Ok(Some(results))) = tokio::time::timeout_at(deadline, batch).await
+            && results.len() == records.len()
+        {
+            return records.into_iter().zip(results).collect();
+        }
+    }
+    stream::iter(records)
+        .map(|record| async move {
+            let result = run_one(transformer, &record, number, settings, permits).await;
+            (record, result)
+        })
+        .buffered(settings.concurrency.max(1))
+        .collect()
+        .await
+}
+
+async fn run_one<T: Transformer>(
+    transformer: &T,
+    record: &Record,
+    number: u32,
+    settings: &StageSettings,
+    permits: &Semaphore,
+) -> Transformed {
+    if let Some(refused) = refused_by_operator(record, settings) {
+        return refused;
+    }
+    let permit = permits.acquire().await;
+    let deadline = Instant::now() + settings.timeout;
+    let attempt = Attempt::new(number).with_deadline(Some(deadline.into_std()));
+    let cx = Context::new(record, attempt);
+    let call = AssertUnwindSafe(async { transformer.transform(record, &cx).await }).catch_unwind();
+    let result = tokio::time::timeout_at(deadline, call).await;
+    drop(permit);
+    match result {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => Err(panicked(&*panic)),
+        Err(_) => Err(TransformError::transient(format!(
+            "not transformed within {:?} (ORCH_TRANSFORM_TIMEOUT_MS)",
+            settings.timeout
+        ))
+        .at_stage(Step::Deadline)),
+    }
+}
+
+fn refused_by_operator(record: &Record, settings: &StageSettings) -> Option<Transformed> {
+    if settings.dead_letter_records.is_empty()
+        || !settings.dead_letter_records.contains(&record.position())
+    {
+        return None;
+    }
+    Some(Err(TransformError::permanent(
+        "listed in ORCH_DEAD_LETTER_RECORDS",
+    )
+    .at_stage(Step::Operator)))
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> TransformError {
+    let text = panic
+        .downcast_ref::<&'static str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    let text = text.unwrap_or_else(|| "no message".to_owned());
+    TransformError::permanent(format!("the transformer panicked: {text}")).at_stage(Step::Panic)
+}
