@@ -4,11 +4,15 @@
 //! This crate does no I/O and knows no clock: time is a parameter. Its `Cargo.toml` is the proof. The crate
 //! `orchestrator-runtime` brings these decisions to Kafka.
 
+pub mod breaker;
 pub mod codec;
+pub mod dead_letter;
 pub mod error;
 pub mod failure;
+
 pub mod output;
 pub mod record;
+mod text;
 pub mod tracker;
 pub mod transform;
 
