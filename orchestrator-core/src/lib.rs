@@ -9,6 +9,7 @@ pub mod codec;
 pub mod dead_letter;
 pub mod error;
 pub mod failure;
+pub mod ledger_row;
 
 pub mod output;
 pub mod record;
