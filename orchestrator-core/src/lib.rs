@@ -4,16 +4,21 @@
 //! This crate does no I/O and knows no clock: time is a parameter. Its `Cargo.toml` is the proof. The crate
 //! `orchestrator-runtime` brings these decisions to Kafka.
 
+pub mod breaker;
 pub mod codec;
+pub mod dead_letter;
 pub mod error;
 pub mod failure;
 pub mod hold;
 pub mod lane;
+pub mod ledger_row;
 pub mod mode;
+
 pub mod output;
 pub mod ports;
 pub mod record;
 pub mod retry;
+mod text;
 pub mod tracker;
 pub mod transform;
 

@@ -11,7 +11,10 @@ use crate::record::{Record, Topic};
 pub const TRACEPARENT: &str = "traceparent";
 
 /// What the broker adds to a record's payloads, generously: used when sizes are checked before sending.
-const RECORD_OVERHEAD: usize = 96;
+pub(crate) const RECORD_OVERHEAD: usize = 96;
+
+/// What one header takes beside its name and value, generously.
+pub(crate) const HEADER_OVERHEAD: usize = 10;
 
 /// A header to be written: name and value, `None` for a null value.
 pub type OutputHeader = (Cow<'static, str>, Option<Bytes>);
@@ -150,7 +153,9 @@ impl Output {
         let headers: usize = self
             .headers
             .iter()
-            .map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len) + 10)
+            .map(|(name, value)| {
+                name.len() + value.as_ref().map_or(0, Bytes::len) + HEADER_OVERHEAD
+            })
             .sum();
         RECORD_OVERHEAD
             + self.key_given(record).map_or(0, <[u8]>::len)
@@ -158,7 +163,7 @@ impl Output {
             + headers
             + self
                 .traceparent_given(record)
-                .map_or(0, |value| TRACEPARENT.len() + value.len() + 10)
+                .map_or(0, |value| TRACEPARENT.len() + value.len() + HEADER_OVERHEAD)
     }
 }
 

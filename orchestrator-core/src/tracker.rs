@@ -7,6 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::failure::FailureRecord;
+use crate::ledger_row::LedgerRow;
 use crate::record::{Record, SourcePartition, SourcePosition};
 
 /// A boxed future: both traits are dyn-safe, and are called per batch, never per record.
@@ -98,4 +99,138 @@ pub trait FailureTracker: Send + Sync + 'static {
     fn flush(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
+}
+
+/// Whose ledger it is: rows of several clusters and groups may share one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerIdentity {
+    /// The Kafka cluster's id.
+    pub cluster_id: String,
+    /// The consumer group.
+    pub consumer_group: String,
+}
+
+/// What kind of trouble a store has, and so what happens next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreErrorClass {
+    /// The database cannot be reached or used; counts towards opening the circuit.
+    Unavailable,
+    /// It did not answer in time, or somebody else held its lock for too long; counts too.
+    Timeout,
+    /// A deadlock or a serialization failure: the same statement may work at once; counts if it goes on.
+    Conflict,
+    /// It refused what a row contains; never counts, and trying the same row again is useless.
+    Data,
+}
+
+impl StoreErrorClass {
+    /// The name used in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Conflict => "conflict",
+            Self::Data => "data",
+        }
+    }
+}
+
+/// Why a store could not do something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreError {
+    /// What kind of trouble it is.
+    pub class: StoreErrorClass,
+    /// What went wrong, with the remedy if there is one; no secrets, no payloads.
+    pub message: String,
+}
+
+impl StoreError {
+    /// An error of this class.
+    pub fn new(class: StoreErrorClass, message: impl Into<String>) -> Self {
+        Self {
+            class,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.message, self.class.as_str())
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// What a statement of a [`FailureStore`] gives back.
+pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// A database that keeps the ledger. Strategies, time-outs, circuit breaker and metrics come free: a new database
+/// is one new implementation of this trait.
+///
+/// Every method but [`prepare`](Self::prepare) is one statement, or one transaction of a few, on at most
+/// [`rows_per_statement`](Self::rows_per_statement) rows with distinct positions; it takes effect whole or not at
+/// all, and may be repeated. A row whose `fence` is older than the stored one's changes nothing.
+///
+/// Cancel safety: a future may be dropped at any time (its time-out has passed); its statement may then still take
+/// effect, and its connection must not be used again.
+pub trait FailureStore: Send + Sync + 'static {
+    /// Connects and brings the tables up to date. Called until it works, before any statement; idempotent, and
+    /// safe in several processes at once.
+    fn prepare(&self) -> StoreFuture<'_, ()>;
+
+    /// How many rows one statement takes at most.
+    fn rows_per_statement(&self) -> usize {
+        1000
+    }
+
+    /// Inserts records as RECEIVED. A row there already becomes RECEIVED again if its fence is older.
+    fn insert_received<'a>(
+        &'a self,
+        ledger: &'a LedgerIdentity,
+        rows: &'a [LedgerRow],
+        now_ms: i64,
+    ) -> StoreFuture<'a, ()>;
+
+    /// Inserts records as FAILED, or makes the rows that are there FAILED. With the same fence, `passed_at` stays
+    /// if it is set; with a newer one it is what the row says.
+    fn upsert_failed<'a>(
+        &'a self,
+        ledger: &'a LedgerIdentity,
+        rows: &'a [LedgerRow],
+        now_ms: i64,
+    ) -> StoreFuture<'a, ()>;
+
+    /// Sets `passed_at` of the provisional FAILED rows at these positions.
+    fn pass_failed<'a>(
+        &'a self,
+        ledger: &'a LedgerIdentity,
+        positions: &'a [SourcePosition],
+        now_ms: i64,
+    ) -> StoreFuture<'a, ()>;
+
+    /// Turns the RECEIVED and the provisional FAILED rows at these positions into SUCCESS, passed now.
+    fn succeed<'a>(
+        &'a self,
+        ledger: &'a LedgerIdentity,
+        positions: &'a [SourcePosition],
+        now_ms: i64,
+    ) -> StoreFuture<'a, ()>;
+
+    /// The same for all rows in these ranges (at most `rows_per_statement` ranges).
+    fn succeed_ranges<'a>(
+        &'a self,
+        ledger: &'a LedgerIdentity,
+        ranges: &'a [OffsetRange],
+        now_ms: i64,
+    ) -> StoreFuture<'a, ()>;
+
+    /// The offsets of provisional FAILED rows of a partition, from `from` on, in ascending order, `limit` at most.
+    fn provisional<'a>(
+        &'a self,
+        ledger: &'a LedgerIdentity,
+        from: &'a SourcePosition,
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<i64>>;
 }

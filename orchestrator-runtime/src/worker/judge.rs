@@ -120,7 +120,13 @@ impl Judge {
         let verdict = if error.stage() == Stage::Operator {
             Verdict::Pass { dead_letter: true }
         } else {
-            decide(&settings.policy, error.class(), tries, brake, self.random.f64())
+            decide(
+                &settings.policy,
+                error.class(),
+                tries,
+                brake,
+                self.random.f64(),
+            )
         };
         let (reason, after) = match verdict {
             Verdict::Pass { dead_letter } => {
@@ -128,7 +134,10 @@ impl Judge {
                     Ok(done) => return Tried::Done(done),
                     Err(message) => {
                         failure.message = message;
-                        let after = settings.policy.backoff.equal_jitter(in_a_row, self.random.f64());
+                        let after = settings
+                            .policy
+                            .backoff
+                            .equal_jitter(in_a_row, self.random.f64());
                         (HoldReason::DlqMissing, after)
                     }
                 }
@@ -159,7 +168,9 @@ impl Judge {
             in_a_row,
             reason,
             // A wait beyond what the clock can say is a wait for ever.
-            due: now.checked_add(after).unwrap_or(now + Duration::from_secs(1 << 30)),
+            due: now
+                .checked_add(after)
+                .unwrap_or(now + Duration::from_secs(1 << 30)),
         }))
     }
 
@@ -217,7 +228,12 @@ impl Judge {
 }
 
 /// Whether the skip brake bites: among all records that wait, and all that wait behind them.
-pub(super) fn brake<'a>(settings: &WorkerSettings, lanes: impl Iterator<Item = &'a Lane>, failing: usize, others: usize) -> bool {
+pub(super) fn brake<'a>(
+    settings: &WorkerSettings,
+    lanes: impl Iterator<Item = &'a Lane>,
+    failing: usize,
+    others: usize,
+) -> bool {
     let (mut waiting, mut known) = (failing, failing + others);
     for lane in lanes {
         let (w, k) = lane.tally();
@@ -290,8 +306,11 @@ fn check_outputs(
 fn remedy(reason: HoldReason, record: &Record) -> String {
     match reason {
         HoldReason::Poison => {
-            let (topic, partition, offset) =
-                (record.topic(), record.partition().partition, record.offset());
+            let (topic, partition, offset) = (
+                record.topic(),
+                record.partition().partition,
+                record.offset(),
+            );
             format!(
                 "; to free it, fix the transformer or set ORCH_DEAD_LETTER_RECORDS={topic}:{partition}:{offset}"
             )
@@ -303,5 +322,7 @@ fn remedy(reason: HoldReason, record: &Record) -> String {
 pub(super) fn unix_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        .map_or(0, |since| {
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        })
 }

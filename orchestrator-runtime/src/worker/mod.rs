@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use orchestrator_core::lane::{Lane, Stop, Tried, Waiting};
 use orchestrator_core::ports::{
-    Committer, Fate, Intake, Report, Session, SessionEvent, SessionFailure, Slice, SliceFate, TopicFacts,
-    UnitSlice,
+    Committer, Fate, Intake, Report, Session, SessionEvent, SessionFailure, Slice, SliceFate,
+    TopicFacts, UnitSlice,
 };
 use orchestrator_core::{
     FailureClass, FailureTracker, HoldReason, OffsetRange, Passed, SourcePartition, TransformError,
@@ -133,7 +133,11 @@ where
                 break End::Failed(failure);
             }
             if draining && self.is_idle() {
-                break self.judge.stop.take().map_or(End::Drained, End::StoppedOnPoison);
+                break self
+                    .judge
+                    .stop
+                    .take()
+                    .map_or(End::Drained, End::StoppedOnPoison);
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 break End::DrainTimedOut;
@@ -153,7 +157,11 @@ where
         let report = WorkerReport {
             end,
             counts: self.counts,
-            held: self.lanes.values().filter(|lane| lane.held().is_some()).count(),
+            held: self
+                .lanes
+                .values()
+                .filter(|lane| lane.held().is_some())
+                .count(),
         };
         self.tracker.flush().await;
         // The consumer leaves before the producer ends, so that a revoke is still answered.
@@ -201,7 +209,12 @@ where
         let mut gone = Vec::new();
         for event in intake.events {
             match event {
-                SessionEvent::Assigned { partition, epoch, position, remember } => {
+                SessionEvent::Assigned {
+                    partition,
+                    epoch,
+                    position,
+                    remember,
+                } => {
                     self.pending.remove(&partition);
                     self.observer.assigned(&partition, position);
                     let lane = Lane::new(partition.clone(), epoch, position);
@@ -223,7 +236,13 @@ where
                     self.observer.revoked(&partition);
                     gone.push(partition);
                 }
-                SessionEvent::OffsetLost { partition, epoch, committed, low, high } => {
+                SessionEvent::OffsetLost {
+                    partition,
+                    epoch,
+                    committed,
+                    low,
+                    high,
+                } => {
                     self.pending.remove(&partition);
                     self.offset_lost(partition, epoch, committed, low, high);
                 }
@@ -281,9 +300,12 @@ where
         if lane.epoch() != slice.epoch || slice.from != lane.taken_in() {
             return;
         }
-        self.observer.taken(&slice.partition, slice.next, slice.records.len());
+        self.observer
+            .taken(&slice.partition, slice.next, slice.records.len());
         let received = if self.tracker.notes_received() {
-            self.tracker.received(&slice.records, judge::unix_ms()).await
+            self.tracker
+                .received(&slice.records, judge::unix_ms())
+                .await
         } else {
             Ok(())
         };
@@ -301,7 +323,8 @@ where
             }
             match &received {
                 Ok(()) => {
-                    self.stage.start(slice.partition.clone(), slice.epoch, from, records, None);
+                    self.stage
+                        .start(slice.partition.clone(), slice.epoch, from, records, None);
                 }
                 Err(error) => {
                     let error = TransformError::infrastructure(error.message.clone());
@@ -309,7 +332,14 @@ where
                     let tried: Vec<_> = records
                         .iter()
                         .map(|record| {
-                            self.judge.judge_failure(&self.settings, &limits, false, record, &error, None)
+                            self.judge.judge_failure(
+                                &self.settings,
+                                &limits,
+                                false,
+                                record,
+                                &error,
+                                None,
+                            )
                         })
                         .collect();
                     lane.transformed(from, tried);
@@ -331,13 +361,18 @@ where
             if let Some(stop) = lane.end_stop(now) {
                 tracing::info!(%partition, reason = stop.reason.as_str(), "trying a stopped partition again");
             }
-            due.extend(lane.start_due(now).into_iter().map(|waiting| (lane.epoch(), waiting)));
+            due.extend(
+                lane.start_due(now)
+                    .into_iter()
+                    .map(|waiting| (lane.epoch(), waiting)),
+            );
         }
         for (epoch, waiting) in due {
             self.observer.retried();
             let record = waiting.record.clone();
             let (partition, offset) = (record.partition().clone(), record.offset());
-            self.stage.start(partition, epoch, offset, vec![record], Some(waiting));
+            self.stage
+                .start(partition, epoch, offset, vec![record], Some(waiting));
         }
     }
 
@@ -350,20 +385,31 @@ where
     }
 
     async fn judge_job(&mut self, done: JobDone) {
-        if self.lanes.get(&done.partition).is_none_or(|lane| lane.epoch() != done.epoch) {
+        if self
+            .lanes
+            .get(&done.partition)
+            .is_none_or(|lane| lane.epoch() != done.epoch)
+        {
             return;
         }
-        let limits = self.judge.limits(&mut self.committer, &self.settings, &done.results).await;
+        let limits = self
+            .judge
+            .limits(&mut self.committer, &self.settings, &done.results)
+            .await;
         let (mut failing, mut transient) = (0, 0);
-        for error in done.results.iter().filter_map(|(_, result)| result.as_ref().err()) {
+        for error in done
+            .results
+            .iter()
+            .filter_map(|(_, result)| result.as_ref().err())
+        {
             failing += 1;
             transient += usize::from(error.class() == FailureClass::Transient);
             self.observer.failed(error.class());
         }
         // Only a transient failure can meet the brake, and looking at all lanes has its price.
         let others = done.results.len() - failing;
-        let brake = transient > 0
-            && judge::brake(&self.settings, self.lanes.values(), transient, others);
+        let brake =
+            transient > 0 && judge::brake(&self.settings, self.lanes.values(), transient, others);
         let Some(lane) = self.lanes.get_mut(&done.partition) else {
             return;
         };
@@ -392,7 +438,10 @@ where
         let mut failures = Vec::new();
         for lane in self.lanes.values_mut() {
             loop {
-                let records = self.settings.max_records.saturating_sub(self.pending.records);
+                let records = self
+                    .settings
+                    .max_records
+                    .saturating_sub(self.pending.records);
                 let bytes = self.settings.max_bytes.saturating_sub(self.pending.bytes);
                 if records == 0 || bytes == 0 {
                     full = true;
@@ -417,15 +466,22 @@ where
         if !failures.is_empty()
             && let Err(error) = self.tracker.failed(&failures).await
         {
-            let unrecorded: BTreeSet<_> =
-                failures.iter().map(|failure| failure.record.partition().clone()).collect();
+            let unrecorded: BTreeSet<_> = failures
+                .iter()
+                .map(|failure| failure.record.partition().clone())
+                .collect();
             self.stop_lanes(&unrecorded, HoldReason::Database, &error.message);
         }
         self.balance();
     }
 
     /// Takes back what of these partitions is pending, and stops them for a while.
-    fn stop_lanes(&mut self, partitions: &BTreeSet<SourcePartition>, reason: HoldReason, error: &str) {
+    fn stop_lanes(
+        &mut self,
+        partitions: &BTreeSet<SourcePartition>,
+        reason: HoldReason,
+        error: &str,
+    ) {
         for partition in partitions {
             let Some(lane) = self.lanes.get_mut(partition) else {
                 continue;
@@ -453,10 +509,17 @@ where
 
     /// Pauses lanes that nothing more is to be read of, and reads on where that has ended.
     fn balance(&mut self) {
-        let held: usize =
-            self.lanes.values().filter(|lane| lane.held().is_some()).map(Lane::bytes).sum();
+        let held: usize = self
+            .lanes
+            .values()
+            .filter(|lane| lane.held().is_some())
+            .map(Lane::bytes)
+            .sum();
         for (partition, lane) in &mut self.lanes {
-            if lane.stopped().is_some_and(|stop| stop.reason == HoldReason::OffsetLost) {
+            if lane
+                .stopped()
+                .is_some_and(|stop| stop.reason == HoldReason::OffsetLost)
+            {
                 continue;
             }
             let over = lane.held().is_some()
@@ -466,7 +529,8 @@ where
             if pause && !lane.paused() {
                 self.session.pause(partition, lane.epoch());
             } else if !pause && lane.paused() {
-                self.session.resume(partition, lane.epoch(), lane.taken_in());
+                self.session
+                    .resume(partition, lane.epoch(), lane.taken_in());
             }
             lane.set_paused(pause);
         }
@@ -475,7 +539,9 @@ where
     /// Hands the pending unit over, unless one is under way or the last one is too recent.
     fn submit(&mut self) {
         let now = Instant::now();
-        let too_soon = self.last_submit.is_some_and(|last| now < last + self.settings.commit_interval);
+        let too_soon = self
+            .last_submit
+            .is_some_and(|last| now < last + self.settings.commit_interval);
         if self.under_way.is_some() || self.pending.is_empty() || too_soon {
             return;
         }
@@ -514,7 +580,11 @@ where
             return;
         }
         let partition = slice.partition.clone();
-        let Some(lane) = self.lanes.get_mut(&partition).filter(|lane| lane.epoch() == slice.epoch) else {
+        let Some(lane) = self
+            .lanes
+            .get_mut(&partition)
+            .filter(|lane| lane.epoch() == slice.epoch)
+        else {
             return;
         };
         // What is pending of it follows what was not committed, and waits with it.
@@ -533,9 +603,17 @@ where
             }
             SliceFate::Stuck { error } => {
                 lane.put_back(slice);
-                self.stop_lanes(&BTreeSet::from([partition]), HoldReason::CommitRefused, &error);
+                self.stop_lanes(
+                    &BTreeSet::from([partition]),
+                    HoldReason::CommitRefused,
+                    &error,
+                );
             }
-            SliceFate::Refused { error, topic, permanent } => {
+            SliceFate::Refused {
+                error,
+                topic,
+                permanent,
+            } => {
                 self.refused(slice, error, &topic, permanent).await;
             }
         }
@@ -557,7 +635,8 @@ where
             }
         }
         self.counts += counts;
-        self.observer.committed(&slice.partition, slice.next, &counts);
+        self.observer
+            .committed(&slice.partition, slice.next, &counts);
         if let Some(lane) = self.lanes.get_mut(&slice.partition) {
             lane.widen();
         }
@@ -569,7 +648,13 @@ where
     }
 
     /// The broker refused an output though it was checked: narrow down to the one record, which is then to blame.
-    async fn refused(&mut self, slice: UnitSlice, error: String, topic: &orchestrator_core::Topic, permanent: bool) {
+    async fn refused(
+        &mut self,
+        slice: UnitSlice,
+        error: String,
+        topic: &orchestrator_core::Topic,
+        permanent: bool,
+    ) {
         self.judge.topics.forget(topic);
         let answer = self.judge.topics.look_up(&mut self.committer, topic).await;
         let topic_is_well = matches!(answer, Ok(TopicFacts::Known { .. }));
@@ -595,9 +680,14 @@ where
         let error = error.at_stage(orchestrator_core::Stage::Output);
         self.observer.failed(error.class());
         let results = [(record.clone(), Err(error))];
-        let limits = self.judge.limits(&mut self.committer, &self.settings, &results).await;
+        let limits = self
+            .judge
+            .limits(&mut self.committer, &self.settings, &results)
+            .await;
         let [(_, Err(error))] = &results else { return };
-        let tried = self.judge.judge_failure(&self.settings, &limits, false, &record, error, None);
+        let tried = self
+            .judge
+            .judge_failure(&self.settings, &limits, false, &record, error, None);
         if let Some(lane) = self.lanes.get_mut(&partition) {
             lane.replace_first(tried);
         }

@@ -25,7 +25,9 @@ impl Pending {
     /// Takes out what is pending of one partition, in order.
     pub(super) fn remove(&mut self, partition: &SourcePartition) -> Vec<UnitSlice> {
         let slices = std::mem::take(&mut self.unit.slices);
-        let (removed, kept) = slices.into_iter().partition(|slice| &slice.partition == partition);
+        let (removed, kept) = slices
+            .into_iter()
+            .partition(|slice| &slice.partition == partition);
         self.unit.slices = kept;
         let removed: Vec<UnitSlice> = removed;
         for slice in &removed {
@@ -45,7 +47,14 @@ impl Pending {
 /// Payload bytes of records and outputs.
 fn bytes(slice: &UnitSlice) -> usize {
     let outputs = |outputs: &[orchestrator_core::Output]| {
-        outputs.iter().map(|o| o.value().map_or(0, <[u8]>::len)).sum::<usize>()
+        outputs
+            .iter()
+            .map(|o| o.value().map_or(0, <[u8]>::len))
+            .sum::<usize>()
     };
-    slice.done.iter().map(|done| done.record.size() + outputs(done.fate.outputs())).sum()
+    slice
+        .done
+        .iter()
+        .map(|done| done.record.size() + outputs(done.fate.outputs()))
+        .sum()
 }

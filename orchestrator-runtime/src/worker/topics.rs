@@ -21,7 +21,11 @@ pub(crate) struct Topics {
 
 impl Topics {
     /// Looks the topic up unless the last answer is still good.
-    pub(crate) async fn look_up<C: Committer>(&mut self, committer: &mut C, topic: &Topic) -> Answer {
+    pub(crate) async fn look_up<C: Committer>(
+        &mut self,
+        committer: &mut C,
+        topic: &Topic,
+    ) -> Answer {
         let now = Instant::now();
         if let Some((answer, at)) = self.answers.get(topic) {
             let good_for = match answer {
