@@ -1,1 +1,6 @@
 //! Skeleton.
+
+pub mod health;
+pub mod http;
+pub mod metrics;
+pub mod telemetry;
