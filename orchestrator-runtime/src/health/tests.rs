@@ -246,7 +246,8 @@ fn the_gauges_follow_the_reports() {
     ::metrics::with_local_recorder(&recorder, || {
         let b = bench();
         let holds = |reason, value: u32| {
-            let line = format!("orch_held_partitions{{pipeline=\"g\",reason=\"{reason}\"}} {value}");
+            let line =
+                format!("orch_held_partitions{{pipeline=\"g\",reason=\"{reason}\"}} {value}");
             let text = handle.render();
             assert!(text.lines().any(|it| it == line), "no {line} in {text}");
         };

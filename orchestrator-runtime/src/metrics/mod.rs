@@ -5,7 +5,6 @@
 pub mod names;
 mod recorder;
 
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,9 +16,9 @@ use metrics::{
 use orchestrator_core::{FailureClass, SourcePartition};
 
 pub use metrics_exporter_prometheus::PrometheusHandle;
-pub use recorder::{RecorderError, install_recorder};
 #[cfg(test)]
 pub(crate) use recorder::build as test_recorder;
+pub use recorder::{RecorderError, install_recorder};
 
 use names::{Kind, Metric, PIPELINE};
 
@@ -266,9 +265,7 @@ mod tests {
         metrics::with_local_recorder(&recorder, || {
             let metrics = PipelineMetrics::new("orders-group");
             metrics.records_ok.increment(3);
-            metrics
-                .transform_fail(FailureClass::Transient)
-                .increment(2);
+            metrics.transform_fail(FailureClass::Transient).increment(2);
             metrics.unit_aborted("fenced");
             metrics.unit_aborted("fenced");
             metrics.batch_records.record(250.0);
