@@ -1,10 +1,13 @@
 //! Exactly-once stream transformation on Kafka: consume, transform, produce.
 
 pub mod config;
+pub mod health;
+pub mod http;
 #[allow(dead_code)]
 mod identity;
 #[doc(hidden)]
 pub mod kafka;
+pub mod metrics;
 #[doc(hidden)]
 pub mod planted;
 #[doc(hidden)]

@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_core::lane::{Lane, Stop, Tried, Waiting};
+use orchestrator_core::lane::{Lane, Stop, Tried};
 use orchestrator_core::ports::{
     Committer, Fate, Intake, Report, Session, SessionEvent, SessionFailure, Slice, SliceFate,
     TopicFacts, UnitSlice,
@@ -30,7 +30,6 @@ use pending::Pending;
 use settings::{Counts, WorkerObserver, WorkerSettings};
 use stage::{JobDone, Stage};
 
-use crate::planted::{Bug, planted};
 
 /// How often the state of held partitions is told, and hanging transforms are looked for.
 const TELL_EVERY: Duration = Duration::from_millis(250);

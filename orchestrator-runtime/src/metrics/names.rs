@@ -1,0 +1,125 @@
+//! Every metric of the orchestrator in one table: name, kind, labels, help. Registered by `metrics/mod.rs`, given
+//! buckets by `metrics/recorder.rs`. No name, bucket or help text may stand anywhere else.
+
+use metrics::Unit;
+
+/// The label every metric carries: the consumer group of the pipeline.
+pub const PIPELINE: &str = "pipeline";
+
+/// Upper bounds for durations, in seconds: OpenTelemetry messaging's 0.005 to 10, plus three for what is faster.
+pub const SECONDS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0,
+    7.5, 10.0,
+];
+
+/// Upper bounds for how many records are in a batch.
+pub const RECORDS: &[f64] = &[
+    1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0,
+];
+
+/// What kind of metric it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution, with the upper bounds of its buckets.
+    Histogram(&'static [f64]),
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name, unit included.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its unit.
+    pub unit: Unit,
+    /// Its labels beside [`PIPELINE`].
+    pub labels: &'static [&'static str],
+    /// What it tells.
+    pub help: &'static str,
+}
+
+macro_rules! table {
+    ($($id:ident = $kind:expr, $unit:ident, $name:literal, [$($label:literal),*], $help:literal;)*) => {
+        $(#[doc = $help] pub const $id: Metric = Metric {
+            name: $name, kind: $kind, unit: Unit::$unit, labels: &[$($label),*], help: $help,
+        };)*
+        /// All of them, in the order of the table.
+        pub const ALL: &[Metric] = &[$($id),*];
+    };
+}
+
+use Kind::{Counter, Gauge, Histogram};
+
+table! {
+    RECORDS_READ = Counter, Count, "orch_records_read_total", [], "Records taken from the sources; again after a rewind.";
+    RECORDS_OK = Counter, Count, "orch_records_ok_total", [], "Records transformed whose outputs are committed.";
+    OUTPUTS = Counter, Count, "orch_outputs_total", [], "Outputs committed, without dead letters.";
+    DEAD_LETTERS = Counter, Count, "orch_dead_letters_total", [], "Dead letters committed.";
+    RECORDS_SKIPPED = Counter, Count, "orch_records_skipped_total", [], "Failed records that were recorded and passed.";
+    RECORDS_STRIPPED = Counter, Count, "orch_records_stripped_total", [], "Records taken out of a unit at hand-over: their partition had moved or been rewound.";
+    BATCH_OK = Counter, Count, "orch_batch_ok_total", [], "Units of work committed.";
+    UNITS_ABORTED = Counter, Count, "orch_units_aborted_total", ["reason"], "Units of work aborted; their records are sent again or read again.";
+    PRODUCER_REPLACED = Counter, Count, "orch_producer_replaced_total", ["reason"], "Transactional producers replaced by a new one.";
+    TRANSFORM_FAIL = Counter, Count, "orch_transform_fail_total", ["class"], "Failed tries of a transform: permanent, transient or infrastructure.";
+    RETRIES = Counter, Count, "orch_retries_total", [], "Tries of a transform after the first.";
+    TRANSFORM_HUNG = Gauge, Count, "orch_transform_hung", [], "Synchronous transforms past their deadline that still hold a thread.";
+    REBALANCES = Counter, Count, "orch_rebalances_total", ["kind"], "Rebalance callbacks: assign, revoke or lost.";
+    CONSUMER_LAG = Gauge, Count, "orch_consumer_lag", ["topic", "partition"], "Offsets from the committed one to the end; stays at 1 behind a transactional producer.";
+    HELD_PARTITIONS = Gauge, Count, "orch_held_partitions", ["reason"], "Partitions that wait while the others flow.";
+    HELD_BYTES = Gauge, Bytes, "orch_held_bytes", [], "Records kept in memory for held partitions.";
+    INFLIGHT_BYTES = Gauge, Bytes, "orch_inflight_bytes", [], "Records read and outputs made that are not committed yet.";
+    RATE_LIMITED_SECONDS = Counter, Seconds, "orch_rate_limited_seconds_total", [], "Whole seconds spent waiting for the rate limit.";
+    BATCH_RECORDS = Histogram(RECORDS), Count, "orch_batch_records", [], "Records in a batch.";
+    UNIT_SECONDS = Histogram(SECONDS), Seconds, "orch_unit_seconds", [], "From a batch taken to its unit of work committed.";
+    COMMIT_SECONDS = Histogram(SECONDS), Seconds, "orch_commit_seconds", [], "From begin to commit of a transaction.";
+    TRANSFORM_SECONDS = Histogram(SECONDS), Seconds, "orch_transform_seconds", [], "Transform of a whole batch.";
+    DB_CIRCUIT_OPEN = Gauge, Count, "orch_db_circuit_open", [], "1 while the circuit breaker keeps the ledger's database alone.";
+    DB_DEGRADED = Gauge, Count, "orch_db_degraded", [], "1 while records flow although the ledger cannot be written.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_follow_the_conventions() {
+        let mut names: Vec<_> = ALL.iter().map(|metric| metric.name).collect();
+        for metric in ALL {
+            let name = metric.name;
+            assert!(name.starts_with("orch_"), "{name}");
+            assert_eq!(
+                name.ends_with("_total"),
+                metric.kind == Counter,
+                "{name}: counters, and only they, end in _total"
+            );
+            let stem = name.trim_end_matches("_total");
+            assert_eq!(
+                stem.ends_with("_seconds"),
+                metric.unit == Unit::Seconds,
+                "{name}"
+            );
+            assert_eq!(
+                stem.ends_with("_bytes"),
+                metric.unit == Unit::Bytes,
+                "{name}"
+            );
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len(), "a name stands twice");
+    }
+
+    #[test]
+    fn buckets_grow() {
+        for metric in ALL {
+            if let Histogram(bounds) = metric.kind {
+                assert!(bounds.is_sorted(), "{}", metric.name);
+            }
+        }
+    }
+}
