@@ -10,6 +10,7 @@ pub mod kafka;
 pub mod metrics;
 #[doc(hidden)]
 pub mod planted;
+pub mod telemetry;
 #[doc(hidden)]
 pub mod worker;
 
