@@ -112,12 +112,16 @@ pub trait TransactionalProducer: Send {
     fn now(&self) -> Instant;
     /// Waits a little before something is tried again; `false` if there is to be no more trying.
     fn pause(&mut self, tries: u32) -> bool;
+    /// Waits until the poll thread has taken fresh group metadata, within bounds.
+    fn await_refresh(&mut self, membership: &Membership<Self::Metadata>) {
+        membership.await_refresh(REFRESH_PATIENCE);
+    }
 }
 
 /// What the transactor tells whoever counts.
 pub trait TransactorObserver: Send {
     /// A transaction was aborted.
-    fn aborted(&mut self, _reason: &str) {}
+    fn aborted(&mut self, _reason: &'static str) {}
     /// The producer was replaced.
     fn replaced(&mut self, _reason: &'static str) {}
     /// A unit's part was left out at the gate.
@@ -255,7 +259,7 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
                     moved += 1;
                     // While our partitions are being revoked the poll thread sits in the callback, and has taken
                     // fresh metadata on entry; waiting is bounded either way.
-                    self.membership.await_refresh(REFRESH_PATIENCE);
+                    self.producer.await_refresh(&self.membership);
                     if moved % MEMBERSHIP_TRIES != 0 {
                         again = true;
                         continue;

@@ -1,0 +1,141 @@
+//! Turns what workers and transactors tell into metrics and health.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use orchestrator_core::lane::Held;
+use orchestrator_core::{FailureClass, HoldReason, SourcePartition};
+
+use crate::health::{HeldView, WorkerHealth, dead_letter_remedy};
+use crate::kafka::transactor::TransactorObserver;
+use crate::metrics::PipelineMetrics;
+use crate::worker::settings::{Counts, WorkerObserver};
+use crate::worker::stage::Hung;
+
+/// One worker's.
+#[derive(Debug)]
+pub(crate) struct Observer {
+    metrics: Arc<PipelineMetrics>,
+    health: WorkerHealth,
+    held_since: BTreeMap<SourcePartition, Instant>,
+}
+
+impl Observer {
+    pub(crate) fn new(metrics: Arc<PipelineMetrics>, health: WorkerHealth) -> Self {
+        Self {
+            metrics,
+            health,
+            held_since: BTreeMap::new(),
+        }
+    }
+}
+
+impl WorkerObserver for Observer {
+    fn assigned(&mut self, partition: &SourcePartition, next: i64) {
+        self.metrics.rebalanced("assigned");
+        self.health.assigned(partition, next);
+    }
+
+    fn revoked(&mut self, partition: &SourcePartition) {
+        self.metrics.rebalanced("revoked");
+        self.held_since.remove(partition);
+        self.health.revoked(partition);
+    }
+
+    fn taken(&mut self, partition: &SourcePartition, next: i64, records: usize) {
+        self.metrics.records_read.increment(records as u64);
+        self.health.taken(partition, next, Instant::now());
+    }
+
+    fn caught_up(&mut self, partition: &SourcePartition) {
+        self.health.lag(partition, 0);
+    }
+
+    fn failed(&mut self, class: FailureClass) {
+        self.metrics.transform_fail(class).increment(1);
+    }
+
+    fn retried(&mut self) {
+        self.metrics.retries.increment(1);
+    }
+
+    fn submitted(&mut self, records: usize) {
+        self.metrics.batch_records.record(records as f64);
+    }
+
+    fn committed(&mut self, partition: &SourcePartition, next: i64, counts: &Counts) {
+        self.metrics.records_ok.increment(counts.ok);
+        self.metrics.outputs.increment(counts.outputs);
+        self.metrics.records_skipped.increment(counts.failed);
+        self.metrics.dead_letters.increment(counts.dead_letters);
+        self.health.committed(partition, next, Instant::now());
+    }
+
+    fn unit_committed(&mut self, took: Duration) {
+        self.metrics.batch_ok.increment(1);
+        self.metrics.unit_seconds.record(took.as_secs_f64());
+    }
+
+    fn rewound(&mut self, partition: &SourcePartition, to: i64) {
+        self.health.rewound(partition, to, Instant::now());
+    }
+
+    fn held(&mut self, partition: &SourcePartition, held: Option<Held<'_>>) {
+        let now = Instant::now();
+        let Some(held) = held else {
+            if self.held_since.remove(partition).is_some() {
+                self.health.released(partition, now);
+            }
+            return;
+        };
+        let since = *self.held_since.entry(partition.clone()).or_insert(now);
+        let remedy = match held.reason {
+            HoldReason::Poison => Some(dead_letter_remedy(&partition.at(held.offset))),
+            HoldReason::OffsetLost => Some("ORCH_ON_OFFSET_LOST=EARLIEST".to_owned()),
+            HoldReason::DlqMissing => Some("create the topic of ORCH_DLQ_TOPIC".to_owned()),
+            _ => None,
+        };
+        let view = HeldView {
+            reason: held.reason.as_str(),
+            offset: held.offset,
+            since,
+            next_try: held.due,
+            attempts: held.attempts,
+            error: held.error.to_owned(),
+            remedy,
+            bytes: 0,
+        };
+        self.health.held(partition, view, now);
+    }
+
+    fn hung(&mut self, hung: &[Hung]) {
+        self.health.hung(hung.len());
+    }
+}
+
+/// One transactor's.
+#[derive(Debug)]
+pub(crate) struct TransactionObserver {
+    metrics: Arc<PipelineMetrics>,
+}
+
+impl TransactionObserver {
+    pub(crate) fn new(metrics: Arc<PipelineMetrics>) -> Self {
+        Self { metrics }
+    }
+}
+
+impl TransactorObserver for TransactionObserver {
+    fn aborted(&mut self, reason: &'static str) {
+        self.metrics.unit_aborted(reason);
+    }
+
+    fn replaced(&mut self, reason: &'static str) {
+        self.metrics.producer_replaced(reason);
+    }
+
+    fn stripped(&mut self, _partition: &SourcePartition, records: usize) {
+        self.metrics.records_stripped.increment(records as u64);
+    }
+}

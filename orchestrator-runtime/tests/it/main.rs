@@ -1,0 +1,4 @@
+//! The integration tests of the runtime: one binary.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod model;
