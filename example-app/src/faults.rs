@@ -27,13 +27,15 @@ pub(crate) fn inject(cx: &Context<'_>) -> Result<Option<String>, TransformError>
     let (kind, argument) = fault.split_once(':').unwrap_or((&fault, ""));
     let number = || {
         let text = format!("x-fault: {fault} has no number");
-        argument.parse::<u64>().map_err(|_| TransformError::permanent(text))
+        argument
+            .parse::<u64>()
+            .map_err(|_| TransformError::permanent(text))
     };
     match kind {
         "permanent" => Err(TransformError::permanent("x-fault: permanent")),
-        "transient" if u64::from(cx.attempt()) <= number()? => {
-            Err(TransformError::transient(format!("x-fault: {fault}, attempt {}", cx.attempt())))
-        }
+        "transient" if u64::from(cx.attempt()) <= number()? => Err(TransformError::transient(
+            format!("x-fault: {fault}, attempt {}", cx.attempt()),
+        )),
         "transient" => Ok(None),
         "infrastructure" => {
             let lasts = Duration::from_millis(number()?);
@@ -51,6 +53,8 @@ pub(crate) fn inject(cx: &Context<'_>) -> Result<Option<String>, TransformError>
         }
         "oversize" => Ok(Some("x".repeat(usize::try_from(number()?).unwrap_or(0)))),
         "exit" => std::process::abort(),
-        _ => Err(TransformError::permanent(format!("x-fault: {fault} is not known"))),
+        _ => Err(TransformError::permanent(format!(
+            "x-fault: {fault} is not known"
+        ))),
     }
 }

@@ -16,12 +16,8 @@ pub enum Bug {
     ProducerKept,
     /// After an unknown outcome the broker is not asked.
     RewindFromMemory,
-    /// A unit is committed though one of its partitions was lost.
-    NoAbortOnLoss,
     /// The gate lets a slice pass that does not follow.
     GateLetsHolesPass,
-    /// A held partition is passed over at a rebalance.
-    HeldSkippedAtRebalance,
 }
 
 #[cfg(not(feature = "planted-bugs"))]

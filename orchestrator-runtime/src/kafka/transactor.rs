@@ -354,9 +354,8 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
             return Err(self.abort_refused(refused, begun));
         }
         // A revoked partition's part may only go on from within the callback; a lost one's not at all.
-        let ours = |(_, slice): &(usize, &UnitSlice)| {
-            self.membership.owns(&slice.partition, slice.epoch) || planted(Bug::NoAbortOnLoss)
-        };
+        let ours =
+            |(_, slice): &(usize, &UnitSlice)| self.membership.owns(&slice.partition, slice.epoch);
         if !open.iter().all(ours) {
             let error = TxnError {
                 class: TxnClass::Membership,

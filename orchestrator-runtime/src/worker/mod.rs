@@ -30,7 +30,6 @@ use pending::Pending;
 use settings::{Counts, WorkerObserver, WorkerSettings};
 use stage::{JobDone, Stage};
 
-
 /// How often the state of held partitions is told, and hanging transforms are looked for.
 const TELL_EVERY: Duration = Duration::from_millis(250);
 /// The back-off of a lane whose offsets could not be committed or whose failures could not be recorded.

@@ -40,7 +40,11 @@ impl Broker {
             for _ in 0..records {
                 offsets.push(offset);
                 // Gaps: control records and compaction.
-                offset += if random.u8(0..4) == 0 { random.i64(2..5) } else { 1 };
+                offset += if random.u8(0..4) == 0 {
+                    random.i64(2..5)
+                } else {
+                    1
+                };
             }
             source.insert(SourcePartition::new("in", n), offsets);
         }
@@ -106,16 +110,28 @@ impl Broker {
 
     /// The peer handles some of what it owns, as exactly as we should. It waits for offsets that are pending.
     pub(crate) fn peer_works(&mut self) {
-        let theirs: Vec<_> = self.source.keys().filter(|p| !self.ours.contains(*p)).cloned().collect();
+        let theirs: Vec<_> = self
+            .source
+            .keys()
+            .filter(|p| !self.ours.contains(*p))
+            .cloned()
+            .collect();
         for partition in theirs {
-            let pending = self.open.as_ref().is_some_and(|t| t.offsets.contains_key(&partition));
+            let pending = self
+                .open
+                .as_ref()
+                .is_some_and(|t| t.offsets.contains_key(&partition));
             if pending {
                 continue;
             }
             let count = self.random.usize(0..4);
             let from = self.committed[&partition];
-            let todo: Vec<i64> =
-                self.source[&partition].iter().copied().filter(|o| *o >= from).take(count).collect();
+            let todo: Vec<i64> = self.source[&partition]
+                .iter()
+                .copied()
+                .filter(|o| *o >= from)
+                .take(count)
+                .collect();
             for offset in todo {
                 self.visible.push((partition.clone(), offset, 0));
                 self.committed.insert(partition.clone(), offset + 1);
@@ -129,8 +145,12 @@ impl Broker {
         for (partition, offsets) in &self.source {
             let committed = self.committed[partition];
             let expected: Vec<i64> = offsets.iter().copied().filter(|o| *o < committed).collect();
-            let seen: Vec<i64> =
-                self.visible.iter().filter(|(p, _, _)| p == partition).map(|(_, o, _)| *o).collect();
+            let seen: Vec<i64> = self
+                .visible
+                .iter()
+                .filter(|(p, _, _)| p == partition)
+                .map(|(_, o, _)| *o)
+                .collect();
             if seen != expected {
                 let at = seen.iter().zip(&expected).position(|(a, b)| a != b);
                 return Err(format!(

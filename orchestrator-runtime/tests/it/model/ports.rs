@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use orchestrator_runtime::core::ports::{
-    Committer, Epoch, Guarantee, Intake, Report, Session, SessionEvent, SessionFailure, Slice, TopicFacts, Unit,
+    Committer, Epoch, Guarantee, Intake, Report, Session, SessionEvent, SessionFailure, Slice,
+    TopicFacts, Unit,
 };
 use orchestrator_runtime::core::{Output, Record, SourcePartition, Topic};
 use orchestrator_runtime::kafka::membership::Membership;
@@ -43,29 +44,60 @@ pub(crate) struct ModelSession {
 }
 
 impl ModelSession {
-    pub(crate) fn new(broker: Shared, group: Group, mailbox: Mailbox, done: CancellationToken) -> Self {
-        Self { broker, group, mailbox, done, reading: BTreeMap::new() }
+    pub(crate) fn new(
+        broker: Shared,
+        group: Group,
+        mailbox: Mailbox,
+        done: CancellationToken,
+    ) -> Self {
+        Self {
+            broker,
+            group,
+            mailbox,
+            done,
+            reading: BTreeMap::new(),
+        }
     }
 
     /// Everything the broker says is ours and we do not read is assigned.
     fn assign(&mut self, events: &mut Vec<SessionEvent>) {
         let broker = lock(&self.broker);
-        let new: Vec<_> =
-            broker.ours.iter().filter(|p| !self.reading.contains_key(*p)).cloned().collect();
+        let new: Vec<_> = broker
+            .ours
+            .iter()
+            .filter(|p| !self.reading.contains_key(*p))
+            .cloned()
+            .collect();
         if new.is_empty() {
             return;
         }
         self.group.refresh(Some(broker.generation));
         for partition in new {
             // Stable offsets: an open transaction's are waited for.
-            if broker.open.as_ref().is_some_and(|t| t.offsets.contains_key(&partition)) {
+            if broker
+                .open
+                .as_ref()
+                .is_some_and(|t| t.offsets.contains_key(&partition))
+            {
                 continue;
             }
             let position = broker.committed[&partition];
             let epoch = self.group.next_epoch();
             self.group.own(partition.clone(), epoch, position);
-            self.reading.insert(partition.clone(), Reading { epoch, position, paused: false });
-            events.push(SessionEvent::Assigned { partition, epoch, position, remember: false });
+            self.reading.insert(
+                partition.clone(),
+                Reading {
+                    epoch,
+                    position,
+                    paused: false,
+                },
+            );
+            events.push(SessionEvent::Assigned {
+                partition,
+                epoch,
+                position,
+                remember: false,
+            });
         }
     }
 
@@ -88,7 +120,9 @@ impl ModelSession {
             broker.generation += 1;
         }
         broker.peer_works();
-        if broker.ours.len() < broker.source.len() && (broker.faults_left == 0 || broker.random.u8(0..4) == 0) {
+        if broker.ours.len() < broker.source.len()
+            && (broker.faults_left == 0 || broker.random.u8(0..4) == 0)
+        {
             let all: BTreeSet<_> = broker.source.keys().cloned().collect();
             broker.generation += 1;
             broker.ours = all;
@@ -125,7 +159,9 @@ impl Session for ModelSession {
                     let next = last + 1;
                     let from = std::mem::replace(&mut reading.position, next);
                     let record = |offset: &i64| {
-                        Record::builder(partition.topic.clone(), partition.partition, *offset).value("v").build()
+                        Record::builder(partition.topic.clone(), partition.partition, *offset)
+                            .value("v")
+                            .build()
                     };
                     intake.slices.push(Slice {
                         partition: partition.clone(),
@@ -173,7 +209,10 @@ pub(crate) struct ModelProducer {
 }
 
 fn error(class: TxnClass, message: &str) -> TxnError {
-    TxnError { class, message: message.to_owned() }
+    TxnError {
+        class,
+        message: message.to_owned(),
+    }
 }
 
 impl ModelProducer {
@@ -195,7 +234,10 @@ impl ModelProducer {
             self.group.lose(&gone);
             self.group.refresh(Some(broker.generation));
             let mut mailbox = self.mailbox.lock().unwrap();
-            mailbox.extend(gone.into_iter().map(|partition| SessionEvent::Revoked { partition }));
+            mailbox.extend(
+                gone.into_iter()
+                    .map(|partition| SessionEvent::Revoked { partition }),
+            );
         }
     }
 }
@@ -225,7 +267,12 @@ impl TransactionalProducer for ModelProducer {
         Ok(())
     }
 
-    fn send(&mut self, slice: usize, record: &Record, output: &Output) -> Result<(), RefusedOutput> {
+    fn send(
+        &mut self,
+        slice: usize,
+        record: &Record,
+        output: &Output,
+    ) -> Result<(), RefusedOutput> {
         let mut broker = lock(&self.broker);
         if broker.strikes(150, "send refuses") {
             return Err(RefusedOutput {
@@ -238,7 +285,8 @@ impl TransactionalProducer for ModelProducer {
         }
         let index = if output.topic().is_some() { -1 } else { 0 };
         if let Some(open) = &mut broker.open {
-            open.outputs.push((record.partition().clone(), record.offset(), index));
+            open.outputs
+                .push((record.partition().clone(), record.offset(), index));
         }
         Ok(())
     }
@@ -251,7 +299,11 @@ impl TransactionalProducer for ModelProducer {
         Ok(Vec::new())
     }
 
-    fn send_offsets(&mut self, offsets: &[(SourcePartition, i64)], metadata: &u32) -> Result<(), TxnError> {
+    fn send_offsets(
+        &mut self,
+        offsets: &[(SourcePartition, i64)],
+        metadata: &u32,
+    ) -> Result<(), TxnError> {
         self.fenced()?;
         let mut broker = lock(&self.broker);
         if *metadata != broker.generation {
@@ -299,7 +351,10 @@ impl TransactionalProducer for ModelProducer {
         partitions: &BTreeSet<SourcePartition>,
     ) -> Result<BTreeMap<SourcePartition, Option<i64>>, TxnError> {
         let broker = lock(&self.broker);
-        Ok(partitions.iter().map(|p| (p.clone(), broker.committed.get(p).copied())).collect())
+        Ok(partitions
+            .iter()
+            .map(|p| (p.clone(), broker.committed.get(p).copied()))
+            .collect())
     }
 
     fn disconnected(&self) -> bool {
@@ -354,7 +409,9 @@ impl Committer for ModelCommitter {
     }
 
     async fn topic_facts(&mut self, _topic: &Topic) -> Result<TopicFacts, String> {
-        Ok(TopicFacts::Known { max_message_bytes: 1_000_000 })
+        Ok(TopicFacts::Known {
+            max_message_bytes: 1_000_000,
+        })
     }
 
     async fn close(self) {}
