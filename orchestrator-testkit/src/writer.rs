@@ -206,6 +206,8 @@ impl Writer {
             .set("batch.size", "1000000")
             .set("queue.buffering.max.messages", "200000")
             .set("message.timeout.ms", "50000")
+            // A topic that does not exist is an error soon, not after 30 s.
+            .set("topic.metadata.propagation.max.ms", "3000")
             .set("reconnect.backoff.ms", "20")
             .set("reconnect.backoff.max.ms", "500");
         if let Some(id) = transactional {

@@ -77,6 +77,17 @@ impl KafkaOptions {
         self
     }
 
+    /// Lets a killed broker come back in some 3 s instead of 11.
+    ///
+    /// Kafka refuses a broker that registers again before its last session has ended, 9 s by
+    /// default; this makes it 2 s. In exchange a broker that is paused for longer than that is fenced
+    /// for a moment when it goes on, as it otherwise would be after 9 s.
+    #[must_use]
+    pub fn quick_restart(self) -> Self {
+        self.property("broker.session.timeout.ms", "2000")
+            .property("broker.heartbeat.interval.ms", "250")
+    }
+
     /// The JVM's own choice of compiler and collector, for benches. The default starts faster and
     /// takes less of a small machine, but is slower at full load.
     #[must_use]

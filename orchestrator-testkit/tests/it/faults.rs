@@ -33,6 +33,7 @@ fn records(count: usize) -> Vec<WriteRecord> {
 async fn a_broker_keeps_its_data_through_kill_and_restart_and_goes_with_its_value() {
     let options = KafkaOptions::new()
         .local()
+        .quick_restart()
         .property("group.min.session.timeout.ms", "1000");
     let kafka = Kafka::start(options).unwrap();
     assert_eq!(kafka.kind(), KafkaKind::Local);

@@ -3,4 +3,5 @@
 
 mod faults;
 mod orphan;
+mod processes;
 mod topics;

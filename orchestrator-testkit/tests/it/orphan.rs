@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use orchestrator_testkit::kafka::{Detached, Kafka, KafkaOptions};
+use orchestrator_testkit::process::Program;
 
 const ROLE: &str = "ORCH_TESTKIT_TEST_ROLE";
 
@@ -16,6 +17,15 @@ fn child_process() {
     let Ok(role) = std::env::var(ROLE) else {
         return;
     };
+    if role == "program" {
+        let program = Program::new("/bin/sh")
+            .arg("-c")
+            .arg("exec sleep 120")
+            .start()
+            .unwrap();
+        println!("\npid={}", program.pid());
+        std::thread::sleep(Duration::from_secs(120));
+    }
     let kafka = Kafka::start(KafkaOptions::new().local()).unwrap();
     println!("\nfolder={}", kafka.folder().unwrap().display());
     println!("bootstrap={}", kafka.bootstrap_servers());
@@ -107,6 +117,23 @@ fn no_orphan_after_sigkill() {
 #[test]
 fn no_orphan_after_ctrl_c() {
     ends_with_its_process("-INT");
+}
+
+#[test]
+fn a_program_under_test_does_not_outlive_a_killed_test() {
+    let mut parent = Parent::start("program");
+    let pid = parent.value_of("pid");
+    let runs = || {
+        Command::new("kill")
+            .args(["-0", &pid])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    };
+    assert!(runs());
+    parent.signal("-KILL");
+    await_that("the program goes", || !runs());
 }
 
 #[test]
