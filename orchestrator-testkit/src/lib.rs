@@ -1,1 +1,20 @@
-//! Skeleton.
+//! Real servers at hand for tests and demos, an independent reader, and the oracle of the example.
+//!
+//! For tests, benches and tools only; no production code depends on it. Nothing here may share code
+//! with the runtime: what checks must not be wrong in the same way as what is checked.
+//!
+//! - [`kafka`]: a real broker, from whatever is at hand.
+//! - [`admin`], [`writer`], [`reader`]: topics, what goes in, what comes out.
+//! - [`orders`]: the example app's input from a seed, and what has to come out.
+//! - [`process`]: a program under test, signalled and never left behind.
+//! - [`wait`]: for a condition, instead of sleeping.
+
+pub mod admin;
+mod command;
+pub mod kafka;
+pub mod orders;
+pub mod process;
+pub mod reader;
+pub mod wait;
+pub mod workspace;
+pub mod writer;

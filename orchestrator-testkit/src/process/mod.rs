@@ -1,0 +1,370 @@
+//! A program under test: started with an environment, watched, signalled, and never left behind.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), orchestrator_testkit::process::ProcessError> {
+//! use orchestrator_testkit::process::{Program, Signal, workspace_binary};
+//! use std::time::Duration;
+//! let app = Program::new(workspace_binary("example-app", &[])?)
+//!     .env("ORCH_BOOTSTRAP_SERVERS", "127.0.0.1:9092")
+//!     .start()?;
+//! app.wait_for_line(Duration::from_secs(10), |line| line.contains("ready")).await?;
+//! app.signal(Signal::Term)?;
+//! assert_eq!(app.wait(Duration::from_secs(30)).await?.code(), Some(0));
+//! # Ok(()) }
+//! ```
+//!
+//! Used by tests and demo. It must never signal a pid that may have been given to somebody else: the
+//! child is collected and signalled under one lock.
+
+mod build;
+mod lines;
+mod watcher;
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+pub use build::workspace_binary;
+pub use lines::{Line, Stream};
+
+use lines::Lines;
+use watcher::Watcher;
+
+const PAUSE: Duration = Duration::from_millis(5);
+/// How long the output of an ended process may still come; a grandchild may hold it open.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(1);
+const TAIL_LINES: usize = 30;
+/// Variables of these families reach the child only if the test sets them.
+const OWN_PREFIXES: [&str; 2] = ["ORCH_", "EXAMPLE_"];
+
+/// What went wrong with a program under test.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProcessError {
+    /// The operating system said no.
+    #[error("cannot {what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Cargo could not build it.
+    #[error("cargo cannot build {name}:\n{tail}")]
+    Build {
+        /// The binary.
+        name: String,
+        /// The end of cargo's output.
+        tail: String,
+    },
+    /// It had ended before what was wanted of it.
+    #[error("{program} has ended ({status}) before {what}; its last lines:\n{tail}")]
+    Ended {
+        /// The program.
+        program: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// What was wanted.
+        what: String,
+        /// Its last lines.
+        tail: String,
+    },
+    /// It did not do what was wanted in time.
+    #[error("{program}: no {what} within {deadline:?}; its last lines:\n{tail}")]
+    Deadline {
+        /// The program.
+        program: String,
+        /// What was wanted.
+        what: String,
+        /// The time given.
+        deadline: Duration,
+        /// Its last lines.
+        tail: String,
+    },
+}
+
+impl ProcessError {
+    fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
+
+/// What can be sent to a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Please end: SIGTERM.
+    Term,
+    /// Ctrl-C: SIGINT.
+    Int,
+    /// End at once: SIGKILL.
+    Kill,
+    /// Stand still: SIGSTOP.
+    Stop,
+    /// Go on: SIGCONT.
+    Cont,
+}
+
+/// A program and its environment, not started yet. It inherits our environment without `ORCH_*` and
+/// `EXAMPLE_*`, so that a developer's shell does not change a test.
+#[derive(Debug, Clone)]
+pub struct Program {
+    path: PathBuf,
+    arguments: Vec<OsString>,
+    environment: BTreeMap<OsString, OsString>,
+    folder: Option<PathBuf>,
+}
+
+impl Program {
+    /// A program at this path.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            arguments: Vec::new(),
+            environment: BTreeMap::new(),
+            folder: None,
+        }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Sets a variable.
+    #[must_use]
+    pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.insert(key.into(), value.into());
+        self
+    }
+
+    /// Sets many variables.
+    #[must_use]
+    pub fn envs<K: Into<OsString>, V: Into<OsString>>(
+        mut self,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        self.environment
+            .extend(variables.into_iter().map(|(k, v)| (k.into(), v.into())));
+        self
+    }
+
+    /// Sets the working folder.
+    #[must_use]
+    pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(folder.into());
+        self
+    }
+
+    /// Starts it.
+    pub fn start(&self) -> Result<Process, ProcessError> {
+        let name = self.path.file_name().unwrap_or(OsStr::new("program"));
+        let name = name.to_string_lossy().into_owned();
+        let mut command = Command::new(&self.path);
+        command.args(&self.arguments).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        for (key, _) in std::env::vars_os() {
+            let text = key.to_string_lossy();
+            if OWN_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
+                command.env_remove(&key);
+            }
+        }
+        command.envs(&self.environment);
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
+        let starting = || format!("start {}", self.path.display());
+        let mut child = command.spawn().map_err(ProcessError::io(starting()))?;
+        let lines = Lines::collect(child.stdout.take(), child.stderr.take());
+        let pid = child.id();
+        // From here on `Process` ends the child if anything else fails.
+        let mut process = Process {
+            name,
+            pid,
+            child: Mutex::new(child),
+            lines,
+            watcher: None,
+        };
+        process.watcher = Some(Watcher::over(pid).map_err(ProcessError::io(starting()))?);
+        Ok(process)
+    }
+}
+
+/// A running program. It is killed when this is dropped, and when our process ends in any way.
+pub struct Process {
+    name: String,
+    pid: u32,
+    child: Mutex<Child>,
+    lines: Lines,
+    watcher: Option<Watcher>,
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process")
+            .field("name", &self.name)
+            .field("pid", &self.pid)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Process {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// How it ended; none while it runs.
+    pub fn status(&self) -> Result<Option<ExitStatus>, ProcessError> {
+        let ended = self.child().try_wait();
+        ended.map_err(ProcessError::io(format!("look at {}", self.name)))
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// [`ProcessError::Ended`] if it has ended already.
+    pub fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
+        use rustix::process::{Pid, Signal as Raw, kill_process};
+        let signalling = || format!("send {signal:?} to {}", self.name);
+        let raw = match signal {
+            Signal::Term => Raw::TERM,
+            Signal::Int => Raw::INT,
+            Signal::Kill => Raw::KILL,
+            Signal::Stop => Raw::STOP,
+            Signal::Cont => Raw::CONT,
+        };
+        // Under this lock nobody collects the child, so the pid stays its own.
+        let mut child = self.child();
+        if let Some(status) = child.try_wait().map_err(ProcessError::io(signalling()))? {
+            return Err(self.ended(status, &format!("{signal:?} was sent")));
+        }
+        let sent = Pid::from_raw(child.id().cast_signed())
+            .ok_or_else(|| io::ErrorKind::InvalidInput.into())
+            .and_then(|pid| kill_process(pid, raw).map_err(io::Error::from));
+        sent.map_err(ProcessError::io(signalling()))
+    }
+
+    /// Kills it with SIGKILL and waits until it is gone.
+    pub async fn kill(&self) -> Result<ExitStatus, ProcessError> {
+        if let Some(status) = self.status()? {
+            return Ok(status);
+        }
+        self.signal(Signal::Kill)?;
+        self.wait(Duration::from_secs(10)).await
+    }
+
+    /// Waits until it has ended, and its output is complete. Ask the status for `code()`, or
+    /// `std::os::unix::process::ExitStatusExt::signal()`.
+    pub async fn wait(&self, deadline: Duration) -> Result<ExitStatus, ProcessError> {
+        let give_up = Instant::now() + deadline;
+        loop {
+            if let Some(status) = self.status()? {
+                let drained = Instant::now() + DRAIN_DEADLINE;
+                while !self.lines.complete() && Instant::now() < drained {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                return Ok(status);
+            }
+            if Instant::now() >= give_up {
+                return Err(self.late("end", deadline));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Waits for a line, of either stream, that matches; lines that came before count too.
+    pub async fn wait_for_line(
+        &self,
+        deadline: Duration,
+        matches: impl Fn(&str) -> bool,
+    ) -> Result<String, ProcessError> {
+        self.wait_for_line_after(0, deadline, matches).await
+    }
+
+    /// The same, from the `first`th line on: take [`line_count`](Self::line_count) before causing
+    /// what is to be seen.
+    pub async fn wait_for_line_after(
+        &self,
+        first: usize,
+        deadline: Duration,
+        matches: impl Fn(&str) -> bool,
+    ) -> Result<String, ProcessError> {
+        let give_up = Instant::now() + deadline;
+        let mut seen = first;
+        loop {
+            // Asked first: what came before the end is then in the lines.
+            let ended = if self.lines.complete() {
+                self.status()?
+            } else {
+                None
+            };
+            let new = self.lines.since(seen);
+            seen += new.len();
+            if let Some(line) = new.into_iter().find(|line| matches(&line.text)) {
+                return Ok(line.text);
+            }
+            if let Some(status) = ended {
+                return Err(self.ended(status, "the line that was waited for"));
+            }
+            if Instant::now() >= give_up {
+                return Err(self.late("such line", deadline));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// All lines so far, of both streams, in the order they came.
+    pub fn lines(&self) -> Vec<Line> {
+        self.lines.since(0)
+    }
+
+    /// How many lines have come so far.
+    pub fn line_count(&self) -> usize {
+        self.lines.count()
+    }
+
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ended(&self, status: ExitStatus, what: &str) -> ProcessError {
+        let (program, tail) = (self.name.clone(), self.lines.tail(TAIL_LINES));
+        ProcessError::Ended {
+            program,
+            status,
+            what: what.to_owned(),
+            tail,
+        }
+    }
+
+    fn late(&self, what: &str, deadline: Duration) -> ProcessError {
+        let (program, tail) = (self.name.clone(), self.lines.tail(TAIL_LINES));
+        ProcessError::Deadline {
+            program,
+            what: what.to_owned(),
+            deadline,
+            tail,
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let mut child = self.child();
+        // `kill` does nothing to a child that has been collected.
+        if child.kill().is_ok() && child.wait().is_ok() {
+            drop(child);
+            if let Some(watcher) = self.watcher.take() {
+                watcher.dismiss();
+            }
+        }
+    }
+}
