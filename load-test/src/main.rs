@@ -1,2 +1,58 @@
-//! Skeleton.
-fn main() {}
+//! `load-test`: the hand-written performance floor, and the library measured against it.
+//!
+//! `floor` is the loop to be measured against, `fill` writes its input, `compare` alternates between
+//! the floor and another program on the same input. This file only reads the command line.
+
+mod compare;
+mod fill;
+mod floor;
+mod measure;
+mod process;
+mod progress;
+mod report;
+mod topics;
+
+use std::str::FromStr;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(about, version)]
+enum Command {
+    /// Run the hand-written exactly-once loop until it has processed a number of records
+    Floor(floor::FloorArgs),
+    /// Write seeded orders to a topic
+    Fill(fill::FillArgs),
+    /// Measure another program against the floor, in turn, on the same orders
+    Compare(compare::CompareArgs),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Command::parse() {
+        Command::Floor(args) => floor::run(&args),
+        Command::Fill(args) => fill::run(&args),
+        Command::Compare(args) => compare::run(&args),
+    }
+}
+
+/// `key=value` on the command line.
+#[derive(Clone, Debug)]
+struct Property {
+    key: String,
+    value: String,
+}
+
+impl FromStr for Property {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (key, value) = text
+            .split_once('=')
+            .filter(|(key, _)| !key.is_empty())
+            .ok_or("expected key=value")?;
+        Ok(Self {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        })
+    }
+}
