@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use orchestrator_core::lane::Held;
 use orchestrator_core::{FailureClass, HoldReason, SourcePartition};
 
-use crate::health::{HeldView, WorkerHealth, dead_letter_remedy};
+use crate::health::{Health, HeldView, WorkerHealth, dead_letter_remedy};
+use crate::kafka::session::SessionHandle;
 use crate::kafka::transactor::TransactorObserver;
 use crate::metrics::PipelineMetrics;
 use crate::worker::settings::{Counts, WorkerObserver};
@@ -18,14 +19,23 @@ use crate::worker::stage::Hung;
 pub(crate) struct Observer {
     metrics: Arc<PipelineMetrics>,
     health: WorkerHealth,
+    pipeline: Health,
+    session: SessionHandle,
     held_since: BTreeMap<SourcePartition, Instant>,
 }
 
 impl Observer {
-    pub(crate) fn new(metrics: Arc<PipelineMetrics>, health: WorkerHealth) -> Self {
+    pub(crate) fn new(
+        metrics: Arc<PipelineMetrics>,
+        health: WorkerHealth,
+        pipeline: Health,
+        session: SessionHandle,
+    ) -> Self {
         Self {
             metrics,
             health,
+            pipeline,
+            session,
             held_since: BTreeMap::new(),
         }
     }
@@ -111,6 +121,21 @@ impl WorkerObserver for Observer {
 
     fn hung(&mut self, hung: &[Hung]) {
         self.health.hung(hung.len());
+        // Told from time to time, with the rest of what changes slowly.
+        let now = Instant::now();
+        self.health.polled(now);
+        for (partition, lag) in self.session.lags() {
+            self.health.lag(&partition, lag);
+        }
+        let status = self.session.status();
+        if status.broker_reachable() {
+            self.pipeline.broker_reachable(now);
+        } else {
+            let error = status
+                .problem()
+                .unwrap_or_else(|| "no broker answers".to_owned());
+            self.pipeline.broker_unreachable(error, now);
+        }
     }
 }
 

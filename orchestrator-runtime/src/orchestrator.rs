@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::health::{Health, WorkerState};
 use crate::identity::Identity;
-use crate::kafka::ports::{KafkaPorts, Limiter};
+use crate::kafka::ports::KafkaPorts;
+use crate::kafka::session::{Limiter, limiter};
 use crate::metrics::PipelineMetrics;
 use crate::observe::{Observer, TransactionObserver};
 use crate::tracker::NoTracker;
@@ -114,7 +115,9 @@ impl<T: Transformer> Builder<T> {
         let stall = self.config.ops.stall_timeout;
         let health = Health::new(metrics.clone(), self.config.workers, stall, now);
         Orchestrator {
-            tracker: self.tracker.unwrap_or_else(|| Arc::new(NoTracker)),
+            tracker: self
+                .tracker
+                .unwrap_or_else(|| Arc::new(NoTracker::new(&self.config.kafka.group_id))),
             config: self.config,
             transformer: Arc::new(self.transformer),
             metrics,
@@ -195,7 +198,7 @@ impl<T: Transformer> Orchestrator<T> {
         let drain = drain.child_token();
         let transformer = self.transformer.clone();
         let identity = Identity::resolve(&self.config);
-        let limiter = Limiter::new(self.config.batch.rate_limit_per_second);
+        let limiter = limiter(self.config.batch.rate_limit_per_second);
         let this = Arc::new(self);
         let mut workers = JoinSet::new();
         for number in 0..this.config.workers {
@@ -228,7 +231,7 @@ impl<T: Transformer> Orchestrator<T> {
         &self,
         number: usize,
         mut identity: Identity,
-        limiter: Limiter,
+        limiter: Option<Arc<Limiter>>,
         drain: CancellationToken,
     ) -> Result<Drained, RunError> {
         let health = self.health.worker(number);
@@ -241,11 +244,15 @@ impl<T: Transformer> Orchestrator<T> {
             let failure = match report.end {
                 End::Drained | End::DrainTimedOut => {
                     drained.timed_out = report.end == End::DrainTimedOut;
-                    health.state(WorkerState::Stopped { why: "drained".to_owned() });
+                    health.state(WorkerState::Stopped {
+                        why: "drained".to_owned(),
+                    });
                     return Ok(drained);
                 }
                 End::StoppedOnPoison(record) => {
-                    health.state(WorkerState::Stopped { why: format!("poison: {record}") });
+                    health.state(WorkerState::Stopped {
+                        why: format!("poison: {record}"),
+                    });
                     return Err(RunError::StoppedOnPoison { record });
                 }
                 End::Failed(failure) => failure,
@@ -254,15 +261,26 @@ impl<T: Transformer> Orchestrator<T> {
                 match identity.renewed() {
                     Some(renewed) => identity = renewed,
                     None => {
-                        health.state(WorkerState::Died { why: format!("fenced: {error}") });
-                        return Err(RunError::Fenced { error: error.clone() });
+                        health.state(WorkerState::Died {
+                            why: format!("fenced: {error}"),
+                        });
+                        return Err(RunError::Fenced {
+                            error: error.clone(),
+                        });
                     }
                 }
             }
             failures += 1;
             let wait = RESTART.bound(failures);
-            tracing::warn!(worker = number, ?failure, ?wait, "a worker failed and is started anew");
-            health.state(WorkerState::Starting { waits_for: format!("restart after {failure:?}").into() });
+            tracing::warn!(
+                worker = number,
+                ?failure,
+                ?wait,
+                "a worker failed and is started anew"
+            );
+            health.state(WorkerState::Starting {
+                waits_for: format!("restart after {failure:?}").into(),
+            });
             tokio::select! {
                 () = drain.cancelled() => return Ok(drained),
                 () = tokio::time::sleep(wait) => {}
@@ -274,24 +292,40 @@ impl<T: Transformer> Orchestrator<T> {
         &self,
         number: usize,
         identity: &Identity,
-        limiter: &Limiter,
+        limiter: &Option<Arc<Limiter>>,
         drain: &CancellationToken,
     ) -> WorkerReport {
         let health = self.health.worker(number);
-        let waits_for = format!("broker {} (ORCH_BOOTSTRAP_SERVERS)", self.config.kafka.bootstrap_servers);
-        health.state(WorkerState::Starting { waits_for: waits_for.into() });
+        let waits_for = format!(
+            "broker {} (ORCH_BOOTSTRAP_SERVERS)",
+            self.config.kafka.bootstrap_servers
+        );
+        health.state(WorkerState::Starting {
+            waits_for: waits_for.into(),
+        });
         let observer = TransactionObserver::new(self.metrics.clone());
-        let ports = KafkaPorts::open(&self.config, identity, number, limiter, observer, &self.health);
+        let ports = KafkaPorts::open(
+            &self.config,
+            identity,
+            number,
+            limiter.clone(),
+            observer,
+            &self.health,
+        );
         let ports = tokio::select! {
             ports = ports => ports,
             () = drain.cancelled() => return nothing_done(End::Drained),
         };
-        let (session, committer) = match ports {
+        let KafkaPorts {
+            session,
+            committer,
+            handle,
+        } = match ports {
             Ok(ports) => ports,
             Err(failure) => return nothing_done(End::Failed(failure)),
         };
         health.state(WorkerState::Running);
-        let observer = Observer::new(self.metrics.clone(), health);
+        let observer = Observer::new(self.metrics.clone(), health, self.health.clone(), handle);
         let settings = worker_settings(&self.config, number);
         let worker = Worker::new(
             session,

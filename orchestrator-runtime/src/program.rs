@@ -126,7 +126,11 @@ async fn run<T: Transformer>(transformer: T) -> u8 {
                 dead_letters = counts.dead_letters,
                 held_partitions = drained.held_partitions,
                 "{}",
-                if drained.timed_out { "drain timed out (ORCH_DRAIN_TIMEOUT_MS)" } else { "drained" },
+                if drained.timed_out {
+                    "drain timed out (ORCH_DRAIN_TIMEOUT_MS)"
+                } else {
+                    "drained"
+                },
             );
             if drained.timed_out { FAILURE } else { 0 }
         }
@@ -144,7 +148,8 @@ async fn run<T: Transformer>(transformer: T) -> u8 {
 /// The first signal drains, the second ends the process at once.
 fn drain_on_signals(drain: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
-    let signals = signal(SignalKind::terminate()).and_then(|t| Ok((t, signal(SignalKind::interrupt())?)));
+    let signals =
+        signal(SignalKind::terminate()).and_then(|t| Ok((t, signal(SignalKind::interrupt())?)));
     let (mut terminate, mut interrupt) = match signals {
         Ok(signals) => signals,
         Err(error) => {

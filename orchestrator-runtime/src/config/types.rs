@@ -25,26 +25,10 @@ macro_rules! choice {
     };
 }
 
-/// What a record that fails means for those behind it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailureMode {
-    /// No record is passed without its outputs.
-    Atomic,
-    /// A record that fails is recorded and passed.
-    SkipAndLog,
-}
+pub use orchestrator_core::{AtomicOnPoison, FailureMode};
+
 choice!(FailureMode { Atomic = "ATOMIC", SkipAndLog = "SKIP_AND_LOG" });
 
-/// What happens to poison in [`FailureMode::Atomic`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AtomicOnPoison {
-    /// Its partition is held and it is tried again.
-    Block,
-    /// It goes to the dead-letter queue in the same transaction.
-    Dlq,
-    /// The process stops with exit code 3.
-    Stop,
-}
 choice!(AtomicOnPoison { Block = "BLOCK", Dlq = "DLQ", Stop = "STOP" });
 
 /// The delivery guarantee asked for.

@@ -1,4 +1,5 @@
 //! The integration tests of the runtime: one binary.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod model;
+mod producer;

@@ -1,0 +1,211 @@
+//! What one producer instance tells of itself: deliveries that failed, and connections that were lost. Filled by
+//! librdkafka's callbacks (on the instance's polling thread), read by the producer. It must never block: callbacks
+//! hold up all deliveries.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use orchestrator_core::Topic;
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{DeliveryResult, Headers, Message};
+use rdkafka::producer::ProducerContext;
+
+use super::classify::{Blame, blame};
+
+/// What a record batch costs beside keys, values and headers: a record of this much less than a batch may be alone.
+const BATCH_OVERHEAD: usize = 128;
+/// The facilities under which librdkafka logs that a connection was lost, or that an answer did not come. Disconnects
+/// come as log lines only, no error event tells them.
+const LOST: [&str; 2] = ["FAIL", "REQTMOUT"];
+
+/// A delivery that failed: the first of its slice, or the first that blames its output.
+#[derive(Debug)]
+pub(super) struct FailedDelivery {
+    pub(super) code: Code,
+    pub(super) topic: Topic,
+    pub(super) blame: Blame,
+}
+
+/// The context of one producer instance.
+#[derive(Debug)]
+pub(super) struct Deliveries {
+    batch_size: usize,
+    state: Mutex<State>,
+    armed: AtomicBool,
+    disconnected: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    failed: BTreeMap<usize, FailedDelivery>,
+    crowded: bool,
+}
+
+impl Deliveries {
+    pub(super) fn new(batch_size: usize) -> Self {
+        Self {
+            batch_size,
+            state: Mutex::default(),
+            armed: AtomicBool::new(false),
+            disconnected: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on a lost connection counts; before, some brokers may just not have been found.
+    pub(super) fn arm(&self) {
+        self.armed.store(true, Ordering::Release);
+    }
+
+    /// Whether a connection was lost since [`arm`](Self::arm). It stays so: librdkafka says the same only twice in
+    /// 30 s.
+    pub(super) fn disconnected(&self) -> bool {
+        self.disconnected.load(Ordering::Acquire)
+    }
+
+    /// Forgets the failures of an earlier transaction: what an abort purged is no failure.
+    pub(super) fn clear(&self) {
+        self.lock().failed.clear();
+    }
+
+    /// The failures so far, by slice.
+    pub(super) fn take(&self) -> BTreeMap<usize, FailedDelivery> {
+        std::mem::take(&mut self.lock().failed)
+    }
+
+    /// Whether a whole batch was refused as too large, so that no record of it can be blamed.
+    pub(super) fn crowded(&self) -> bool {
+        self.lock().crowded
+    }
+
+    /// How large a batch may be.
+    pub(super) fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    /// Who is to blame, given the size of a record that failed.
+    fn judge(&self, code: Code, bytes: usize) -> Blame {
+        match blame(code) {
+            // It may have been in a batch with others; only one that fills a batch is certainly alone.
+            Blame::Size if bytes + BATCH_OVERHEAD < self.batch_size => Blame::Circumstances,
+            blame => blame,
+        }
+    }
+
+    fn note(&self, slice: usize, code: Code, topic: &str, bytes: usize) {
+        let found = self.judge(code, bytes);
+        let mut state = self.lock();
+        state.crowded |= found == Blame::Circumstances && blame(code) == Blame::Size;
+        let failed = || FailedDelivery {
+            code,
+            topic: Topic::new(topic),
+            blame: found,
+        };
+        let known = state.failed.entry(slice).or_insert_with(failed);
+        if known.blame == Blame::Circumstances && found != Blame::Circumstances {
+            *known = failed();
+        }
+    }
+
+    fn lost(&self) {
+        if self.armed.load(Ordering::Acquire) {
+            self.disconnected.store(true, Ordering::Release);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        if LOST.contains(&facility) {
+            self.lost();
+        }
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => {
+                tracing::warn!(target: "librdkafka", facility, "{line}");
+            }
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                tracing::info!(target: "librdkafka", facility, "{line}");
+            }
+            RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{line}"),
+        }
+    }
+
+    /// Comes twice for each error, and beside a log line for most.
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.lost();
+        tracing::debug!(target: "librdkafka", %error, "{reason}");
+    }
+}
+
+impl ProducerContext for Deliveries {
+    /// The slice that the record belongs to.
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, slice: usize) {
+        if let Err((error, message)) = result {
+            let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+            let headers = message.headers().into_iter().flat_map(Headers::iter);
+            let bytes = message.payload_len()
+                + message.key_len()
+                + headers
+                    .map(|h| h.key.len() + h.value.map_or(0, <[u8]>::len))
+                    .sum::<usize>();
+            self.note(slice, code, message.topic(), bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_that_blames_its_output_is_the_one_that_counts() {
+        let deliveries = Deliveries::new(1_000);
+        deliveries.note(3, Code::PurgeQueue, "t", 10);
+        deliveries.note(3, Code::InvalidTimestamp, "u", 10);
+        deliveries.note(3, Code::PurgeQueue, "t", 10);
+        deliveries.note(4, Code::PurgeQueue, "t", 10);
+        let failed = deliveries.take();
+        assert_eq!(failed[&3].code, Code::InvalidTimestamp);
+        assert_eq!(&*failed[&3].topic, "u");
+        assert_eq!(failed[&4].blame, Blame::Circumstances);
+        assert!(deliveries.take().is_empty());
+    }
+
+    #[test]
+    fn only_a_record_that_fills_a_batch_is_to_blame_for_its_size() {
+        let deliveries = Deliveries::new(1_000);
+        deliveries.note(0, Code::MessageSizeTooLarge, "t", 990);
+        assert_eq!(deliveries.take()[&0].blame, Blame::Size);
+        assert!(!deliveries.crowded());
+        deliveries.note(0, Code::MessageSizeTooLarge, "t", 300);
+        assert_eq!(deliveries.take()[&0].blame, Blame::Circumstances);
+        assert!(deliveries.crowded());
+    }
+
+    #[test]
+    fn a_lost_connection_counts_once_the_producer_is_initialised() {
+        let deliveries = Deliveries::new(1);
+        let lose = || deliveries.log(RDKafkaLogLevel::Info, "FAIL", "Disconnected");
+        lose();
+        assert!(!deliveries.disconnected());
+        deliveries.arm();
+        deliveries.log(RDKafkaLogLevel::Info, "OTHER", "all is well");
+        assert!(!deliveries.disconnected());
+        lose();
+        deliveries.clear();
+        assert!(deliveries.disconnected());
+    }
+}

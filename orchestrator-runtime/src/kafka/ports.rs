@@ -1,0 +1,125 @@
+//! Opens the two ports of one worker on Kafka, from the configuration. Called by the orchestrator.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use orchestrator_core::Topic;
+use orchestrator_core::ports::SessionFailure;
+
+use super::client_config::{self, Timings};
+use super::committer::{CommitterSettings, KafkaCommitter};
+use super::membership::Membership;
+use super::session::{
+    KafkaSession, Limiter, OnOffsetLost, SessionHandle, SessionSettings, StartFrom,
+};
+use super::transactor::TransactorObserver;
+use crate::config::{self, Config};
+use crate::health::Health;
+use crate::identity::Identity;
+
+/// How long the group may take to be left.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is said that no broker answers.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+
+/// The ports of one worker.
+pub(crate) struct KafkaPorts {
+    pub(crate) session: KafkaSession,
+    pub(crate) committer: KafkaCommitter,
+    pub(crate) handle: SessionHandle,
+}
+
+impl KafkaPorts {
+    /// Opens them and waits until the producer is initialised, for as long as that takes.
+    ///
+    /// Cancel safety: what was opened is closed.
+    pub(crate) async fn open<O: TransactorObserver + 'static>(
+        config: &Config,
+        identity: &Identity,
+        number: usize,
+        limiter: Option<Arc<Limiter>>,
+        observer: O,
+        health: &Health,
+    ) -> Result<Self, SessionFailure> {
+        let broken = |error: String| SessionFailure::Broken(error);
+        let membership = Arc::new(Membership::default());
+        let timings = Timings::of(config);
+        let settings = SessionSettings {
+            topics: config.kafka.source_topics.clone(),
+            start_from: match config.kafka.start_from {
+                config::StartFrom::Earliest => StartFrom::Earliest,
+                config::StartFrom::Latest => StartFrom::Latest,
+            },
+            on_offset_lost: match config.kafka.on_offset_lost {
+                config::OnOffsetLost::Hold => OnOffsetLost::Hold,
+                config::OnOffsetLost::Earliest => OnOffsetLost::Earliest,
+            },
+            batch_max_records: config.batch.max_records,
+            batch_max_bytes: config.batch.max_bytes,
+            revoke_patience: timings.unit_deadline,
+            close_patience: CLOSE_PATIENCE,
+        };
+        let consumer = client_config::consumer(config, identity, number);
+        let session = KafkaSession::start(&consumer, settings, membership.clone(), limiter)
+            .map_err(|error| broken(error.to_string()))?;
+        let handle = session.handle();
+        let committed = {
+            let handle = handle.clone();
+            let patience = timings.socket_timeout;
+            Box::new(move |partitions: &BTreeSet<_>| {
+                handle
+                    .committed(partitions, patience)
+                    .map_err(|error| error.to_string())
+            })
+        };
+        let mut written: BTreeSet<Topic> = config
+            .kafka
+            .target_topic
+            .iter()
+            .map(|topic| Topic::new(topic))
+            .collect();
+        let sources = config.kafka.source_topics.iter();
+        written.extend(
+            sources
+                .filter_map(|source| config.failure.dlq_for(source))
+                .map(Topic::from),
+        );
+        let transactional_id = identity.transactional_id(number);
+        let settings = CommitterSettings {
+            producer: client_config::producer(config, &transactional_id),
+            admin: client_config::admin(config),
+            target: config.kafka.target_topic.as_deref().map(Topic::from),
+            written,
+            committed,
+        };
+        let committer = KafkaCommitter::start(settings, membership, observer)
+            .map_err(|error| broken(error.to_string()))?;
+        let mut ready = committer.ready();
+        while !*ready.borrow_and_update() {
+            match tokio::time::timeout(SAY_EVERY, ready.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(broken("the transaction thread has ended".to_owned())),
+                Err(_) => {
+                    let brokers = &config.kafka.bootstrap_servers;
+                    let error = handle
+                        .status()
+                        .problem()
+                        .unwrap_or_else(|| "the producer is not initialised yet".to_owned());
+                    tracing::warn!(
+                        error,
+                        "waiting for the broker at {brokers} ({}BOOTSTRAP_SERVERS)",
+                        config.prefix
+                    );
+                    health.broker_unreachable(error, Instant::now());
+                }
+            }
+        }
+        health.broker_reachable(Instant::now());
+        Ok(Self {
+            session,
+            committer,
+            handle,
+        })
+    }
+}
