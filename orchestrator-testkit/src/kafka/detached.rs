@@ -3,8 +3,11 @@
 //! Used by `cargo xtask up` and `down`. It must never signal a pid that is not ours any more: pids
 //! are reused, so the command line of the process has to name our folder.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::fs;
+use std::io;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use super::error::KafkaError;
@@ -51,50 +54,82 @@ impl Detached {
         match self {
             Self::Process {
                 supervisor, folder, ..
-            } => {
-                let mut ps = Command::new("ps");
-                ps.args(["-ww", "-o", "args=", "-p", &supervisor.to_string()]);
-                let output = output_within(&mut ps, DEADLINE).map_err(KafkaError::io("run ps"))?;
-                let line = String::from_utf8_lossy(&output.stdout);
-                Ok(line.contains(folder.to_string_lossy().as_ref()))
-            }
+            } => Ok(watches(*supervisor, folder)? || broker_in(folder)?.is_some()),
             Self::Container { name, .. } => {
-                let mut inspect = Command::new("docker");
-                inspect.args(["inspect", "--format", "{{.State.Running}}", name]);
-                let output =
-                    output_within(&mut inspect, DEADLINE).map_err(KafkaError::io("run docker"))?;
+                let format = "{{.State.Running}}";
+                let output = run("docker", &["inspect", "--format", format, name])?;
                 Ok(output.status.success() && output.stdout.trim_ascii() == b"true")
             }
         }
     }
 
-    /// Ends it and waits until it is gone; `false` if it was gone already.
+    /// Ends it, waits until it is gone, and removes its folder; `false` if it had ended already.
     pub fn stop(&self) -> Result<bool, KafkaError> {
-        if !self.is_running()? {
-            return Ok(false);
-        }
+        let was_running = self.is_running()?;
         match self {
             Self::Process {
                 supervisor, folder, ..
             } => {
-                let mut kill = Command::new("kill");
-                kill.args(["-TERM", &supervisor.to_string()]);
-                output_within(&mut kill, DEADLINE).map_err(KafkaError::io("run kill"))?;
-                let give_up = Instant::now() + DEADLINE;
-                while self.is_running()? {
-                    if Instant::now() >= give_up {
-                        let what = format!("end the broker in {}", folder.display());
-                        return Err(KafkaError::io(what)(std::io::ErrorKind::TimedOut.into()));
+                if was_running {
+                    if watches(*supervisor, folder)? {
+                        run("kill", &["-TERM", &supervisor.to_string()])?;
+                    } else if let Some(pid) = broker_in(folder)? {
+                        // Its shell was killed: do what that would have done.
+                        run("kill", &["-KILL", &pid])?;
                     }
-                    std::thread::sleep(Duration::from_millis(20));
+                    self.wait_until_gone(folder)?;
                 }
+                remove(folder)?;
             }
             Self::Container { name, .. } => {
-                let mut remove = Command::new("docker");
-                remove.args(["rm", "--force", "--volumes", name]);
-                output_within(&mut remove, DEADLINE).map_err(KafkaError::io("run docker"))?;
+                if was_running {
+                    run("docker", &["rm", "--force", "--volumes", name])?;
+                }
             }
         }
-        Ok(true)
+        Ok(was_running)
     }
+
+    fn wait_until_gone(&self, folder: &Path) -> Result<(), KafkaError> {
+        let give_up = Instant::now() + DEADLINE;
+        // A killed JVM loses its command line a moment before its sockets close.
+        while self.is_running()? || TcpStream::connect(self.bootstrap_servers()).is_ok() {
+            if Instant::now() >= give_up {
+                let what = format!("end the broker in {}", folder.display());
+                return Err(KafkaError::io(what)(io::ErrorKind::TimedOut.into()));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+/// Whether this pid is still the shell that watches the broker in this folder.
+fn watches(supervisor: u32, folder: &Path) -> Result<bool, KafkaError> {
+    let output = run("ps", &["-ww", "-o", "args=", "-p", &supervisor.to_string()])?;
+    let line = String::from_utf8_lossy(&output.stdout);
+    Ok(line.contains(&format!("supervisor {} ", folder.display())))
+}
+
+/// The pid of the JVM in this folder, found by its command line.
+fn broker_in(folder: &Path) -> Result<Option<String>, KafkaError> {
+    let output = run("ps", &["-ww", "-e", "-o", "pid=", "-o", "args="])?;
+    let all = String::from_utf8_lossy(&output.stdout);
+    let end = format!(" kafka.Kafka {}/server.properties", folder.display());
+    let line = all.lines().find(|line| line.trim_end().ends_with(&end));
+    Ok(line.and_then(|line| Some(line.split_whitespace().next()?.to_owned())))
+}
+
+fn remove(folder: &Path) -> Result<(), KafkaError> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(KafkaError::io(format!("remove {}", folder.display()))(e))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<Output, KafkaError> {
+    output_within(Command::new(program).args(arguments), DEADLINE)
+        .map_err(KafkaError::io(format!("run {program}")))
 }

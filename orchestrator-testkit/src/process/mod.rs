@@ -17,20 +17,21 @@
 //! child is collected and signalled under one lock.
 
 mod build;
+mod error;
 mod lines;
+mod program;
 mod watcher;
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use build::workspace_binary;
+pub use error::ProcessError;
 pub use lines::{Line, Stream};
+pub use program::Program;
 
 use lines::Lines;
 use watcher::Watcher;
@@ -39,61 +40,6 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// How long the output of an ended process may still come; a grandchild may hold it open.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(1);
 const TAIL_LINES: usize = 30;
-/// Variables of these families reach the child only if the test sets them.
-const OWN_PREFIXES: [&str; 2] = ["ORCH_", "EXAMPLE_"];
-
-/// What went wrong with a program under test.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ProcessError {
-    /// The operating system said no.
-    #[error("cannot {what}: {source}")]
-    Io {
-        /// What was being done.
-        what: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Cargo could not build it.
-    #[error("cargo cannot build {name}:\n{tail}")]
-    Build {
-        /// The binary.
-        name: String,
-        /// The end of cargo's output.
-        tail: String,
-    },
-    /// It had ended before what was wanted of it.
-    #[error("{program} has ended ({status}) before {what}; its last lines:\n{tail}")]
-    Ended {
-        /// The program.
-        program: String,
-        /// How it ended.
-        status: ExitStatus,
-        /// What was wanted.
-        what: String,
-        /// Its last lines.
-        tail: String,
-    },
-    /// It did not do what was wanted in time.
-    #[error("{program}: no {what} within {deadline:?}; its last lines:\n{tail}")]
-    Deadline {
-        /// The program.
-        program: String,
-        /// What was wanted.
-        what: String,
-        /// The time given.
-        deadline: Duration,
-        /// Its last lines.
-        tail: String,
-    },
-}
-
-impl ProcessError {
-    fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let what = what.into();
-        move |source| Self::Io { what, source }
-    }
-}
 
 /// What can be sent to a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,93 +54,6 @@ pub enum Signal {
     Stop,
     /// Go on: SIGCONT.
     Cont,
-}
-
-/// A program and its environment, not started yet. It inherits our environment without `ORCH_*` and
-/// `EXAMPLE_*`, so that a developer's shell does not change a test.
-#[derive(Debug, Clone)]
-pub struct Program {
-    path: PathBuf,
-    arguments: Vec<OsString>,
-    environment: BTreeMap<OsString, OsString>,
-    folder: Option<PathBuf>,
-}
-
-impl Program {
-    /// A program at this path.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            arguments: Vec::new(),
-            environment: BTreeMap::new(),
-            folder: None,
-        }
-    }
-
-    /// Adds an argument.
-    #[must_use]
-    pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
-        self.arguments.push(argument.into());
-        self
-    }
-
-    /// Sets a variable.
-    #[must_use]
-    pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.environment.insert(key.into(), value.into());
-        self
-    }
-
-    /// Sets many variables.
-    #[must_use]
-    pub fn envs<K: Into<OsString>, V: Into<OsString>>(
-        mut self,
-        variables: impl IntoIterator<Item = (K, V)>,
-    ) -> Self {
-        self.environment
-            .extend(variables.into_iter().map(|(k, v)| (k.into(), v.into())));
-        self
-    }
-
-    /// Sets the working folder.
-    #[must_use]
-    pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.folder = Some(folder.into());
-        self
-    }
-
-    /// Starts it.
-    pub fn start(&self) -> Result<Process, ProcessError> {
-        let name = self.path.file_name().unwrap_or(OsStr::new("program"));
-        let name = name.to_string_lossy().into_owned();
-        let mut command = Command::new(&self.path);
-        command.args(&self.arguments).stdin(Stdio::null());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        for (key, _) in std::env::vars_os() {
-            let text = key.to_string_lossy();
-            if OWN_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
-                command.env_remove(&key);
-            }
-        }
-        command.envs(&self.environment);
-        if let Some(folder) = &self.folder {
-            command.current_dir(folder);
-        }
-        let starting = || format!("start {}", self.path.display());
-        let mut child = command.spawn().map_err(ProcessError::io(starting()))?;
-        let lines = Lines::collect(child.stdout.take(), child.stderr.take());
-        let pid = child.id();
-        // From here on `Process` ends the child if anything else fails.
-        let mut process = Process {
-            name,
-            pid,
-            child: Mutex::new(child),
-            lines,
-            watcher: None,
-        };
-        process.watcher = Some(Watcher::over(pid).map_err(ProcessError::io(starting()))?);
-        Ok(process)
-    }
 }
 
 /// A running program. It is killed when this is dropped, and when our process ends in any way.

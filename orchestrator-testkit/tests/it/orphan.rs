@@ -77,6 +77,17 @@ impl Parent {
     }
 }
 
+/// Ends a detached broker even if its test fails.
+struct Stopped(Detached);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.stop() {
+            eprintln!("{error}");
+        }
+    }
+}
+
 fn processes_naming(folder: &str) -> Vec<String> {
     let output = Command::new("ps")
         .args(["-ww", "-e", "-o", "args="])
@@ -144,25 +155,50 @@ fn a_detached_broker_stays_until_it_is_stopped() {
     assert!(parent.process.wait().unwrap().success());
     assert!(TcpStream::connect(&bootstrap).is_ok());
 
-    let broker = Detached::Process {
+    let broker = Stopped(Detached::Process {
         supervisor,
         folder: folder.clone().into(),
         bootstrap_servers: bootstrap.clone(),
-    };
-    let somebody_else = Detached::Process {
-        supervisor: std::process::id(),
-        folder: folder.clone().into(),
+    });
+    let reused_pid = Detached::Process {
+        supervisor,
+        folder: "/tmp/orchestrator-kafka-long-gone".into(),
         bootstrap_servers: bootstrap.clone(),
     };
-    assert!(
-        !somebody_else.is_running().unwrap(),
-        "a pid that is not the broker's"
-    );
-    assert!(!somebody_else.stop().unwrap());
+    assert!(!reused_pid.is_running().unwrap());
+    assert!(!reused_pid.stop().unwrap());
 
-    assert!(broker.is_running().unwrap());
-    assert!(broker.stop().unwrap());
-    assert!(!broker.stop().unwrap());
+    assert!(broker.0.is_running().unwrap());
+    assert!(broker.0.stop().unwrap());
+    assert!(!broker.0.stop().unwrap());
+    assert!(TcpStream::connect(&bootstrap).is_err());
+    assert!(!PathBuf::from(&folder).exists());
+}
+
+#[test]
+fn a_detached_broker_whose_shell_was_killed_is_found_and_stopped() {
+    let mut parent = Parent::start("detach");
+    let (folder, bootstrap) = (parent.value_of("folder"), parent.value_of("bootstrap"));
+    let supervisor = parent.value_of("supervisor");
+    assert!(parent.process.wait().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-KILL", &supervisor])
+            .status()
+            .unwrap()
+            .success()
+    );
+    await_that("only the JVM is left", || {
+        processes_naming(&folder).len() == 1
+    });
+    assert!(TcpStream::connect(&bootstrap).is_ok());
+
+    let broker = Stopped(Detached::Process {
+        supervisor: supervisor.parse().unwrap(),
+        folder: folder.clone().into(),
+        bootstrap_servers: bootstrap.clone(),
+    });
+    assert!(broker.0.stop().unwrap());
     assert!(TcpStream::connect(&bootstrap).is_err());
     assert!(!PathBuf::from(&folder).exists());
 }

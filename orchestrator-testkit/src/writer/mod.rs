@@ -3,85 +3,24 @@
 //! Used by tests, demo and load harness to fill source topics. It must never lose a record silently:
 //! it waits for every delivery, and one failure fails the whole write.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+mod deliveries;
+mod record;
+
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
-use rdkafka::message::{Header, Message, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+
+pub use record::{Position, WriteRecord};
+
+use deliveries::Deliveries;
 
 const DELIVERY_DEADLINE: Duration = Duration::from_secs(60);
 const TRANSACTION_DEADLINE: Duration = Duration::from_secs(30);
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
-
-/// A record to write. All but the value may be left out.
-///
-/// ```
-/// use orchestrator_testkit::writer::WriteRecord;
-/// let record = WriteRecord::new(r#"{"order_id":"1"}"#).key("customer-7").header("x-fault", "panic");
-/// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct WriteRecord {
-    /// Chosen by the hash of the key, as Java does it, if none.
-    pub partition: Option<i32>,
-    /// The key.
-    pub key: Option<Vec<u8>>,
-    /// The value; none is a tombstone.
-    pub value: Option<Vec<u8>>,
-    /// Headers, in order.
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
-    /// Milliseconds since 1970; now if none.
-    pub timestamp: Option<i64>,
-}
-
-impl WriteRecord {
-    /// A record with a value only.
-    pub fn new(value: impl Into<Vec<u8>>) -> Self {
-        Self {
-            value: Some(value.into()),
-            ..Self::default()
-        }
-    }
-
-    /// Sets the key.
-    #[must_use]
-    pub fn key(mut self, key: impl Into<Vec<u8>>) -> Self {
-        self.key = Some(key.into());
-        self
-    }
-
-    /// Sets the partition.
-    #[must_use]
-    pub fn partition(mut self, partition: i32) -> Self {
-        self.partition = Some(partition);
-        self
-    }
-
-    /// Adds a header.
-    #[must_use]
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
-        self.headers.push((name.into(), Some(value.into())));
-        self
-    }
-
-    /// Sets the timestamp in milliseconds since 1970.
-    #[must_use]
-    pub fn timestamp(mut self, timestamp: i64) -> Self {
-        self.timestamp = Some(timestamp);
-        self
-    }
-}
-
-/// Where a record was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Position {
-    /// Its partition.
-    pub partition: i32,
-    /// Its offset.
-    pub offset: i64,
-}
 
 /// How a transaction ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -281,54 +220,5 @@ impl Writer {
                 .take()
                 .unwrap_or_else(|| format!("no report within {DELIVERY_DEADLINE:?}")),
         })
-    }
-}
-
-/// Collects delivery reports; the opaque value is the record's index.
-#[derive(Default)]
-struct Deliveries {
-    state: Mutex<Progress>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Progress {
-    positions: Vec<Position>,
-    delivered: usize,
-    failed: usize,
-    first_error: Option<String>,
-}
-
-impl ClientContext for Deliveries {}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match result {
-            Ok(message) => {
-                if state.positions.len() <= index {
-                    state.positions.resize(
-                        index + 1,
-                        Position {
-                            partition: -1,
-                            offset: -1,
-                        },
-                    );
-                }
-                state.positions[index] = Position {
-                    partition: message.partition(),
-                    offset: message.offset(),
-                };
-                state.delivered += 1;
-            }
-            Err((error, _)) => {
-                state.failed += 1;
-                state.first_error.get_or_insert_with(|| error.to_string());
-            }
-        }
-        drop(state);
-        self.changed.notify_all();
     }
 }

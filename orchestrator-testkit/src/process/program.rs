@@ -1,0 +1,103 @@
+//! How a program under test is started.
+//!
+//! Used by tests; gives a `Process`. It must never let a developer's own settings reach the child.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+use super::lines::Lines;
+use super::watcher::Watcher;
+use super::{Process, ProcessError};
+
+/// Variables of these families reach the child only if the test sets them.
+const OWN_PREFIXES: [&str; 2] = ["ORCH_", "EXAMPLE_"];
+
+/// A program and its environment, not started yet. It inherits our environment without `ORCH_*` and
+/// `EXAMPLE_*`, so that a developer's shell does not change a test.
+#[derive(Debug, Clone)]
+pub struct Program {
+    path: PathBuf,
+    arguments: Vec<OsString>,
+    environment: BTreeMap<OsString, OsString>,
+    folder: Option<PathBuf>,
+}
+
+impl Program {
+    /// A program at this path.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            arguments: Vec::new(),
+            environment: BTreeMap::new(),
+            folder: None,
+        }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Sets a variable.
+    #[must_use]
+    pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.insert(key.into(), value.into());
+        self
+    }
+
+    /// Sets many variables.
+    #[must_use]
+    pub fn envs<K: Into<OsString>, V: Into<OsString>>(
+        mut self,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        self.environment
+            .extend(variables.into_iter().map(|(k, v)| (k.into(), v.into())));
+        self
+    }
+
+    /// Sets the working folder.
+    #[must_use]
+    pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(folder.into());
+        self
+    }
+
+    /// Starts it.
+    pub fn start(&self) -> Result<Process, ProcessError> {
+        let name = self.path.file_name().unwrap_or(OsStr::new("program"));
+        let name = name.to_string_lossy().into_owned();
+        let mut command = Command::new(&self.path);
+        command.args(&self.arguments).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        for (key, _) in std::env::vars_os() {
+            let text = key.to_string_lossy();
+            if OWN_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
+                command.env_remove(&key);
+            }
+        }
+        command.envs(&self.environment);
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
+        let starting = || format!("start {}", self.path.display());
+        let mut child = command.spawn().map_err(ProcessError::io(starting()))?;
+        let lines = Lines::collect(child.stdout.take(), child.stderr.take());
+        let pid = child.id();
+        // From here on `Process` ends the child if anything else fails.
+        let mut process = Process {
+            name,
+            pid,
+            child: Mutex::new(child),
+            lines,
+            watcher: None,
+        };
+        process.watcher = Some(Watcher::over(pid).map_err(ProcessError::io(starting()))?);
+        Ok(process)
+    }
+}
