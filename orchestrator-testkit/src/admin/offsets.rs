@@ -78,7 +78,15 @@ impl Admin {
     ) -> Result<BTreeMap<i32, i64>, AdminError> {
         let give_up = Instant::now() + deadline;
         loop {
-            let committed = self.committed(group, topic).await?;
+            // A coordinator that is still loading, or a broker that restarts, is waited for like the rest.
+            let committed = match self.committed(group, topic).await {
+                Ok(committed) => committed,
+                Err(error) if Instant::now() >= give_up => return Err(error),
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
             let reached = |(partition, next): (&i32, &i64)| {
                 *next == 0 || committed.get(partition).is_some_and(|c| c >= next)
             };
