@@ -139,27 +139,47 @@ pub enum Blame {
     Topic,
     /// Its own: it will never be taken.
     Output,
-    /// Its size, or that of the batch it was sent with.
+    /// Its own, or that of a record in the same batch: the broker refuses batches, and librdkafka (2.12) hands the same
+    /// code to all records of one.
+    Batch(Flaw),
+}
+
+/// What is wrong with a refused batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// One of its records: no key for a compacted topic, a timestamp out of range.
+    Record,
+    /// Its size.
     Size,
+}
+
+impl Blame {
+    /// Whether the output (or its topic) is to blame.
+    pub fn blames_output(self) -> bool {
+        self != Self::Circumstances
+    }
+
+    /// Whether trying again could not help.
+    pub fn is_permanent(self) -> bool {
+        matches!(self, Self::Output | Self::Batch(_))
+    }
 }
 
 /// Whose fault this code is.
 pub fn blame(code: Code) -> Blame {
     match code {
         Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => {
-            Blame::Size
+            Blame::Batch(Flaw::Size)
         }
+        Code::InvalidRecord
+        | Code::InvalidTimestamp
+        | Code::PolicyViolation
+        | Code::UnsupportedForMessageFormat => Blame::Batch(Flaw::Record),
         Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::TopicAuthorizationFailed => {
             Blame::Topic
         }
         // INVALID_ARG is what `send` says of a topic name it cannot even look up.
-        Code::InvalidTopic
-        | Code::InvalidArgument
-        | Code::UnknownPartition
-        | Code::InvalidTimestamp
-        | Code::InvalidRecord
-        | Code::PolicyViolation
-        | Code::UnsupportedForMessageFormat => Blame::Output,
+        Code::InvalidTopic | Code::InvalidArgument | Code::UnknownPartition => Blame::Output,
         _ => Blame::Circumstances,
     }
 }

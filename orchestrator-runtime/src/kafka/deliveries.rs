@@ -13,7 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Headers, Message};
 use rdkafka::producer::ProducerContext;
 
-use super::classify::{Blame, blame};
+use super::classify::{Blame, Flaw, blame};
 
 /// What a record batch costs beside keys, values and headers: a record of this much less than a batch may be alone.
 const BATCH_OVERHEAD: usize = 128;
@@ -41,7 +41,7 @@ pub(super) struct Deliveries {
 #[derive(Debug, Default)]
 struct State {
     failed: BTreeMap<usize, FailedDelivery>,
-    crowded: bool,
+    doubt: Option<Flaw>,
 }
 
 impl Deliveries {
@@ -75,9 +75,9 @@ impl Deliveries {
         std::mem::take(&mut self.lock().failed)
     }
 
-    /// Whether a whole batch was refused as too large, so that no record of it can be blamed.
-    pub(super) fn crowded(&self) -> bool {
-        self.lock().crowded
+    /// What was wrong with a refused batch, if it is not known which of its records is to blame.
+    pub(super) fn doubt(&self) -> Option<Flaw> {
+        self.lock().doubt
     }
 
     /// How large a batch may be.
@@ -85,26 +85,23 @@ impl Deliveries {
         self.batch_size
     }
 
-    /// Who is to blame, given the size of a record that failed.
-    fn judge(&self, code: Code, bytes: usize) -> Blame {
-        match blame(code) {
-            // It may have been in a batch with others; only one that fills a batch is certainly alone.
-            Blame::Size if bytes + BATCH_OVERHEAD < self.batch_size => Blame::Circumstances,
-            blame => blame,
-        }
-    }
-
     fn note(&self, slice: usize, code: Code, topic: &str, bytes: usize) {
-        let found = self.judge(code, bytes);
         let mut state = self.lock();
-        state.crowded |= found == Blame::Circumstances && blame(code) == Blame::Size;
+        let blame = match blame(code) {
+            // Only a record that fills a batch is certainly alone in it.
+            Blame::Batch(flaw) if bytes + BATCH_OVERHEAD < self.batch_size => {
+                state.doubt = Some(flaw);
+                Blame::Circumstances
+            }
+            blame => blame,
+        };
         let failed = || FailedDelivery {
             code,
             topic: Topic::new(topic),
-            blame: found,
+            blame,
         };
         let known = state.failed.entry(slice).or_insert_with(failed);
-        if known.blame == Blame::Circumstances && found != Blame::Circumstances {
+        if !known.blame.blames_output() && blame.blames_output() {
             *known = failed();
         }
     }
@@ -174,25 +171,35 @@ mod tests {
     fn a_failure_that_blames_its_output_is_the_one_that_counts() {
         let deliveries = Deliveries::new(1_000);
         deliveries.note(3, Code::PurgeQueue, "t", 10);
-        deliveries.note(3, Code::InvalidTimestamp, "u", 10);
+        deliveries.note(3, Code::UnknownTopic, "u", 10);
         deliveries.note(3, Code::PurgeQueue, "t", 10);
         deliveries.note(4, Code::PurgeQueue, "t", 10);
         let failed = deliveries.take();
-        assert_eq!(failed[&3].code, Code::InvalidTimestamp);
+        assert_eq!(failed[&3].code, Code::UnknownTopic);
         assert_eq!(&*failed[&3].topic, "u");
         assert_eq!(failed[&4].blame, Blame::Circumstances);
         assert!(deliveries.take().is_empty());
+        assert_eq!(deliveries.doubt(), None);
     }
 
     #[test]
-    fn only_a_record_that_fills_a_batch_is_to_blame_for_its_size() {
-        let deliveries = Deliveries::new(1_000);
-        deliveries.note(0, Code::MessageSizeTooLarge, "t", 990);
-        assert_eq!(deliveries.take()[&0].blame, Blame::Size);
-        assert!(!deliveries.crowded());
-        deliveries.note(0, Code::MessageSizeTooLarge, "t", 300);
-        assert_eq!(deliveries.take()[&0].blame, Blame::Circumstances);
-        assert!(deliveries.crowded());
+    fn only_a_record_that_is_alone_is_to_blame_for_its_batch() {
+        for (code, flaw) in [
+            (Code::MessageSizeTooLarge, Flaw::Size),
+            (Code::InvalidRecord, Flaw::Record),
+        ] {
+            let deliveries = Deliveries::new(1_000);
+            deliveries.note(0, code, "t", 990);
+            assert_eq!(deliveries.take()[&0].blame, Blame::Batch(flaw));
+            assert_eq!(deliveries.doubt(), None);
+            deliveries.note(0, code, "t", 300);
+            assert_eq!(deliveries.take()[&0].blame, Blame::Circumstances);
+            assert_eq!(deliveries.doubt(), Some(flaw));
+
+            let one_by_one = Deliveries::new(1);
+            one_by_one.note(0, code, "t", 0);
+            assert!(one_by_one.take()[&0].blame.blames_output());
+        }
     }
 
     #[test]

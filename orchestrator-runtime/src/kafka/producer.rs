@@ -20,9 +20,11 @@ use super::ffi;
 use super::stop::StopSignal;
 use super::transactor::{RefusedOutput, TransactionalProducer, TxnClass, TxnError};
 
+mod batches;
 mod outgoing;
 mod retired;
 
+use batches::Batches;
 use retired::Retired;
 
 /// How long one try to initialise may take; the next one goes on with it.
@@ -69,8 +71,7 @@ pub struct KafkaProducer {
     instance: Option<Instance>,
     /// Whether the instance is initialised; if not, initialising goes on with it.
     initialised: watch::Sender<bool>,
-    /// The largest batch that the last instance was given, if it turned out to be too large.
-    crowded: Option<usize>,
+    batches: Batches,
     begun: Instant,
     retired: Retired,
 }
@@ -83,10 +84,10 @@ impl KafkaProducer {
             transaction_timeout: Duration::from_millis(
                 timeout_ms.unwrap_or(TRANSACTION_TIMEOUT_MS),
             ),
+            batches: Batches::new(number(&settings.client, "batch.size").unwrap_or(BATCH_SIZE)),
             settings,
             instance: None,
             initialised: watch::Sender::new(false),
-            crowded: None,
             begun: Instant::now(),
             retired: Retired::default(),
         }
@@ -107,13 +108,12 @@ impl KafkaProducer {
             self.retire(old);
         }
         self.initialised.send_replace(false);
-        let afresh = self.crowded.is_some();
-        let limit = (self.settings.batch_limit)(afresh).map_err(|error| {
+        let limit = (self.settings.batch_limit)(self.batches.doubt_limit()).map_err(|error| {
             repeat(format!(
                 "cannot look up the topics that are written to: {error}"
             ))
         })?;
-        let batch_size = self.batch_size(limit);
+        let batch_size = self.batches.next(limit);
         let mut client = self.settings.client.clone();
         client.set("batch.size", batch_size.to_string());
         if client.get("message.max.bytes").is_none() {
@@ -129,32 +129,10 @@ impl KafkaProducer {
             })
     }
 
-    /// No larger than told, nor than any topic takes.
-    fn batch_size(&mut self, limit: Option<usize>) -> usize {
-        let told = number(&self.settings.client, "batch.size").unwrap_or(BATCH_SIZE);
-        let size = limit.map_or(told, |limit| told.min(limit)).max(1);
-        match self.crowded {
-            // The limit is not to be had, or not the whole truth: only one by one can it be seen who is too large.
-            Some(refused) if size >= refused => {
-                tracing::warn!(
-                    refused,
-                    "a topic takes only smaller batches than its max.message.bytes says (or could be read to say), \
-                     so records are sent one by one: allow DescribeConfigs on it, or set \
-                     ORCH_KAFKA_PRODUCER_BATCH_SIZE below its max.message.bytes"
-                );
-                1
-            }
-            Some(_) => {
-                self.crowded = None;
-                size
-            }
-            None => size,
-        }
-    }
-
     fn retire(&mut self, instance: Instance) {
-        if instance.context().crowded() {
-            self.crowded = Some(instance.context().batch_size());
+        let context = instance.context();
+        if let Some(flaw) = context.doubt() {
+            self.batches.refused(flaw, context.batch_size());
         }
         self.retired.take(instance);
     }
@@ -234,8 +212,8 @@ impl TransactionalProducer for KafkaProducer {
             slice,
             topic: topic.clone(),
             message,
-            blames_output: blame != Blame::Circumstances,
-            permanent: matches!(blame, Blame::Output | Blame::Size),
+            blames_output: blame.blames_output(),
+            permanent: blame.is_permanent(),
         };
         let Some(topic) = output.topic().or(self.settings.target.as_ref()) else {
             let message = "the output names no topic, and ORCH_TARGET_TOPIC is not set".to_owned();
@@ -280,8 +258,8 @@ impl TransactionalProducer for KafkaProducer {
                 slice,
                 message: format!("{} refused it: {}", failed.topic, failed.code),
                 topic: failed.topic,
-                blames_output: failed.blame != Blame::Circumstances,
-                permanent: matches!(failed.blame, Blame::Output | Blame::Size),
+                blames_output: failed.blame.blames_output(),
+                permanent: failed.blame.is_permanent(),
             })
             .collect();
         match flushed {
@@ -309,7 +287,9 @@ impl TransactionalProducer for KafkaProducer {
     fn commit(&mut self) -> Result<(), TxnError> {
         self.running()?
             .commit_transaction(self.call_patience())
-            .map_err(|error| txn_error(Call::Commit, &error))
+            .map_err(|error| txn_error(Call::Commit, &error))?;
+        self.batches.committed();
+        Ok(())
     }
 
     fn abort(&mut self) -> Result<(), TxnError> {
@@ -325,10 +305,12 @@ impl TransactionalProducer for KafkaProducer {
         (self.settings.committed)(partitions).map_err(repeat)
     }
 
+    /// Also true of one that sends records one by one, once that has led to a commit: it is replaced by a faster one.
     fn disconnected(&self) -> bool {
-        self.instance
-            .as_ref()
-            .is_none_or(|instance| instance.context().disconnected())
+        self.instance.as_ref().is_none_or(|instance| {
+            let context = instance.context();
+            context.disconnected() || self.batches.could_be_larger(context.batch_size())
+        })
     }
 
     fn transaction_timeout(&self) -> Duration {

@@ -121,16 +121,16 @@ fn a_fatal_error_seen_while_waiting_tells_a_twin_from_the_rest() {
 #[test]
 fn who_is_to_blame_for_an_output_that_is_not_taken() {
     for (code, expected) in [
-        (Code::MessageSizeTooLarge, Blame::Size),
-        (Code::MessageBatchTooLarge, Blame::Size),
+        (Code::MessageSizeTooLarge, Blame::Batch(Flaw::Size)),
+        (Code::MessageBatchTooLarge, Blame::Batch(Flaw::Size)),
         (Code::UnknownTopic, Blame::Topic),
         (Code::UnknownTopicOrPartition, Blame::Topic),
         (Code::TopicAuthorizationFailed, Blame::Topic),
         (Code::InvalidTopic, Blame::Output),
         (Code::UnknownPartition, Blame::Output),
-        (Code::InvalidTimestamp, Blame::Output),
-        (Code::InvalidRecord, Blame::Output),
-        (Code::PolicyViolation, Blame::Output),
+        (Code::InvalidTimestamp, Blame::Batch(Flaw::Record)),
+        (Code::InvalidRecord, Blame::Batch(Flaw::Record)),
+        (Code::PolicyViolation, Blame::Batch(Flaw::Record)),
         (Code::InvalidArgument, Blame::Output),
         // It was in a batch with the one to blame.
         (Code::InvalidDifferentRecord, Blame::Circumstances),
