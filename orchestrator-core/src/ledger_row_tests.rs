@@ -40,6 +40,12 @@ fn a_row_says_what_failed_and_why() {
         (&*row.dedup_key, row.origin_dedup_key),
         ("orders-3-7", None)
     );
+    let bare = row.clone().bare();
+    let said = r#"[["orchestrator.value-omitted","1"],["orchestrator.key-omitted","1"]]"#;
+    assert_eq!(
+        (bare.payload, bare.message_key, &bare.headers[..]),
+        (None, None, said.as_bytes())
+    );
     let error = row.error.unwrap();
     assert_eq!(error.message, "no such sku");
     assert_eq!(error.chain, "TransformError (decode): no such sku");

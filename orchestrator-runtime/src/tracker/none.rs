@@ -1,0 +1,62 @@
+//! The strategy NONE: failures are logged and counted, and nothing else is kept. Driven by the worker.
+
+use std::future::ready;
+
+use orchestrator_core::{BoxFuture, FailureRecord, FailureTracker, Passed, TrackerError};
+
+/// So many failures of one call get a log line of their own; the rest are summed up.
+const MAX_LOG_LINES: usize = 20;
+
+/// Logs and counts failures.
+#[derive(Debug)]
+pub struct NoTracker {
+    pipeline: String,
+}
+
+impl NoTracker {
+    /// A tracker whose metrics carry this `pipeline` label.
+    pub fn new(pipeline: &str) -> Self {
+        Self {
+            pipeline: pipeline.to_owned(),
+        }
+    }
+}
+
+impl FailureTracker for NoTracker {
+    fn failed<'a>(
+        &'a self,
+        failures: &'a [FailureRecord],
+    ) -> BoxFuture<'a, Result<(), TrackerError>> {
+        for failed in failures {
+            metrics::counter!(
+                "orch_ledger_failures_logged_total",
+                "pipeline" => self.pipeline.clone(),
+                "class" => failed.failure.class.as_str()
+            )
+            .increment(1);
+        }
+        for failed in failures.iter().take(MAX_LOG_LINES) {
+            let failure = &failed.failure;
+            tracing::warn!(
+                dedupKey = %failed.record.dedup_key(),
+                class = failure.class.as_str(),
+                stage = failure.stage.as_str(),
+                attempts = failure.attempts,
+                error = %failure.message,
+                "record failed; ORCH_DB_STRATEGY=NONE keeps no row of it"
+            );
+        }
+        if let Some(more) = failures
+            .len()
+            .checked_sub(MAX_LOG_LINES)
+            .filter(|more| *more > 0)
+        {
+            tracing::warn!(more, "more records failed in the same unit of work");
+        }
+        Box::pin(ready(Ok(())))
+    }
+
+    fn committed<'a>(&'a self, _passed: &'a Passed) -> BoxFuture<'a, Result<(), TrackerError>> {
+        Box::pin(ready(Ok(())))
+    }
+}
