@@ -334,3 +334,7 @@ fn queue_full() -> StoreError {
         "too many rows wait for the database (ORCH_DB_QUEUE_MAX_ROWS)",
     )
 }
+
+#[cfg(test)]
+#[path = "lightweight_tests.rs"]
+mod tests;

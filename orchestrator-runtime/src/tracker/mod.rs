@@ -177,3 +177,7 @@ fn now_ms() -> i64 {
         .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(all(test, feature = "sqlite"))]
+#[path = "ledger_tests.rs"]
+mod tests;

@@ -65,14 +65,6 @@ pub(super) struct Marked {
     pub(super) at_ms: i64,
 }
 
-impl Work {
-    pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-            && self.passed.positions.is_empty()
-            && self.succeeded.positions.is_empty()
-    }
-}
-
 /// There is no room for another record.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
