@@ -11,22 +11,15 @@ use orchestrator_core::{
     SourcePartition, SourcePosition, StoreError, TrackerError,
 };
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::guarded::Guarded;
 use super::health::LedgerHealth;
 use super::queue::Mark;
-use super::watch::{PAGE, Watches};
+use super::watch::Watches;
 use super::writer::{Turn, Writer};
 use super::{LedgerSettings, StorePayload, now_ms};
-
-/// The least pause between two tries of a database in trouble.
-const RETRY_AFTER: Duration = Duration::from_millis(250);
-/// The background task looks round at least this often.
-const IDLE_TICK: Duration = Duration::from_secs(10);
-/// A bound of our own for the last flush, should the caller have none.
-const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub(super) struct Lightweight {
@@ -34,12 +27,13 @@ pub(super) struct Lightweight {
     _background: AbortOnDropHandle<()>,
 }
 
-struct State {
-    writer: Writer,
+/// What the strategy and its background share.
+pub(super) struct State {
+    pub(super) writer: Writer,
     watches: Mutex<Watches>,
-    wake: Notify,
+    pub(super) wake: Notify,
     batch_budget: Duration,
-    circuit_open: Duration,
+    pub(super) circuit_open: Duration,
     strict: bool,
     keep_payload: bool,
 }
@@ -235,95 +229,11 @@ impl State {
         })
     }
 
-    /// Looks for provisional rows from a position on.
-    async fn look(&self, from: &SourcePosition) -> Result<(), StoreError> {
-        let Writer { store, ledger, .. } = &self.writer;
-        let offsets = store.provisional(ledger, from, PAGE).await?;
-        let committed = self.watches().found(from, &offsets, Instant::now());
-        for position in committed {
-            let ours = self.writer.queue().contains(&position);
-            if !ours && !self.writer.queue_mark(&position, Mark::Succeeded, now_ms()) {
-                self.watches().unsure(&position.partition);
-            }
-        }
-        Ok(())
-    }
-
-    /// The background task: gets the store ready, writes what waits, looks where it is due.
-    async fn keep(self: Arc<Self>) {
-        let mut pause = RETRY_AFTER;
-        loop {
-            let next = match self.step().await {
-                Ok(next) => {
-                    pause = RETRY_AFTER;
-                    next
-                }
-                Err(_) => {
-                    let next = Instant::now() + pause;
-                    pause = (pause * 2).min(self.circuit_open.max(RETRY_AFTER));
-                    self.writer
-                        .store
-                        .retry_at()
-                        .map_or(next, |at| at.max(Instant::now() + RETRY_AFTER))
-                }
-            };
-            self.writer.tidy();
-            tokio::select! {
-                () = self.wake.notified() => {}
-                () = sleep_until(next) => {}
-            }
-        }
-    }
-
-    /// What is due now; gives back when to come again.
-    async fn step(&self) -> Result<Instant, StoreError> {
-        if !self.writer.store.is_ready() {
-            self.writer.store.prepare().await?;
-            tracing::info!("the ledger's database is ready");
-        }
-        loop {
-            let turn = self.writer.turn(Instant::now() + IDLE_TICK).await?;
-            if !self.writer.write_some(&turn).await? {
-                break;
-            }
-        }
-        let due = self.watches().due(Instant::now());
-        for position in due {
-            self.look(&position).await?;
-        }
-        let idle = Instant::now() + IDLE_TICK;
-        let due = self.watches().next_due();
-        let now_if_marked = (!self.writer.queue().is_idle()).then(Instant::now);
-        Ok([due, now_if_marked]
-            .into_iter()
-            .flatten()
-            .fold(idle, Instant::min))
-    }
-
-    /// Writes what waits, trying a database in trouble again and again; gives up what is left.
-    async fn flush(&self) {
-        let until = Instant::now() + FLUSH_LIMIT;
-        while !self.writer.queue().is_idle() {
-            self.writer.store.probe_now();
-            let written = match self.writer.turn(until).await {
-                Ok(turn) => self.writer.drain(&turn, until).await,
-                Err(error) => Err(error),
-            };
-            if written.is_err() && Instant::now() >= until {
-                break;
-            }
-            if written.is_err() {
-                sleep(RETRY_AFTER).await;
-            }
-        }
-        self.writer.abandon();
-    }
-
     fn deadline(&self) -> Instant {
         Instant::now() + self.batch_budget
     }
 
-    fn watches(&self) -> MutexGuard<'_, Watches> {
+    pub(super) fn watches(&self) -> MutexGuard<'_, Watches> {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

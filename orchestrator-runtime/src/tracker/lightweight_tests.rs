@@ -6,6 +6,9 @@ use orchestrator_core::OffsetRange;
 use super::super::fake_store::{FakeStore, Mood, failed, identity, orders};
 use super::super::health::{DbState, LedgerCounters};
 use super::super::{Ledger, LedgerStrategy, build_with_store};
+use tokio::time::sleep;
+
+use super::super::background::FLUSH_LIMIT;
 use super::*;
 
 fn settings() -> LedgerSettings {

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use orchestrator_core::{FailureStore, FailureTracker, LedgerIdentity, TrackerError};
 
+mod background;
 mod drops;
 mod guarded;
 mod health;
