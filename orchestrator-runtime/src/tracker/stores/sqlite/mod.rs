@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use orchestrator_core::ledger_row::LedgerRow;
 use orchestrator_core::{
-    FailureStore, LedgerIdentity, OffsetRange, SourcePosition, StoreError, StoreFuture,
-    TrackerError,
+    FailureStore, LedgerIdentity, OffsetRange, SourcePosition, StoreError, StoreErrorClass,
+    StoreFuture, TrackerError,
 };
 use sqlx::migrate::{Migration, Migrator};
 use sqlx::pool::{PoolConnection, PoolOptions};
 use sqlx::query_builder::QueryBuilder;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Pool, SqlSafeStr, Sqlite};
+use tokio::time::sleep;
 
 use super::TableName;
 use error::classified;
@@ -25,6 +26,11 @@ mod statements;
 
 /// SQLite takes 32,766 parameters a statement; a row has 22.
 const ROWS_PER_STATEMENT: usize = 500;
+
+/// Several processes that start on a new file at once get in each other's way: turning WAL on needs the file for
+/// oneself, and SQLite does not wait for that.
+const PREPARE_TRIES: u32 = 10;
+const PREPARE_PAUSE: Duration = Duration::from_millis(20);
 
 /// See the module.
 #[derive(Debug)]
@@ -127,7 +133,17 @@ impl SqliteStore {
 
 impl FailureStore for SqliteStore {
     fn prepare(&self) -> StoreFuture<'_, ()> {
-        Box::pin(self.migrate())
+        Box::pin(async {
+            for _ in 1..PREPARE_TRIES {
+                match self.migrate().await {
+                    Err(error) if error.class == StoreErrorClass::Timeout => {
+                        sleep(PREPARE_PAUSE).await
+                    }
+                    result => return result,
+                }
+            }
+            self.migrate().await
+        })
     }
 
     fn rows_per_statement(&self) -> usize {

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use orchestrator_core::StoreErrorClass;
 use sqlx::Row;
 use tempfile::TempDir;
 
