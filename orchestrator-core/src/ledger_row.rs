@@ -145,18 +145,24 @@ impl LedgerRow {
         }
     }
 
-    /// The same row with nothing in it but what a store cannot refuse: coordinates, numbers and short text.
+    /// The same row with nothing in it but what a store cannot refuse and memory can hold: coordinates, numbers
+    /// and short text.
     #[must_use]
     pub fn bare(mut self) -> Self {
         let printable = |text: &str| -> String {
-            text.chars()
-                .filter(|c| c.is_ascii_graphic() || *c == ' ')
-                .take(200)
-                .collect()
+            let printable = |c: &char| c.is_ascii_graphic() || *c == ' ';
+            text.chars().filter(printable).take(200).collect()
         };
+        let sizes = [
+            (VALUE_OMITTED, &self.payload),
+            (KEY_OMITTED, &self.message_key),
+        ];
+        let omitted =
+            sizes.map(|(name, bytes)| Some(json!([name, bytes.as_ref()?.len().to_string()])));
+        let omitted: Vec<Value> = omitted.into_iter().flatten().collect();
+        self.headers = Value::Array(omitted).to_string().into();
         self.message_key = None;
         self.payload = None;
-        self.headers = Bytes::from_static(b"[]");
         self.dedup_key = printable(&self.dedup_key);
         self.origin_dedup_key = self.origin_dedup_key.as_deref().map(printable);
         self.error = self.error.map(|error| RowError {

@@ -37,8 +37,14 @@ fn a_row_says_what_failed_and_why() {
     assert_eq!(row.message_key.as_deref(), Some(&b"k"[..]));
     assert_eq!(row.payload.as_deref(), Some(&b"v"[..]));
     assert_eq!(
-        (&*row.dedup_key, row.origin_dedup_key),
+        (&*row.dedup_key, row.origin_dedup_key.clone()),
         ("orders-3-7", None)
+    );
+    let bare = row.clone().bare();
+    let said = r#"[["orchestrator.value-omitted","1"],["orchestrator.key-omitted","1"]]"#;
+    assert_eq!(
+        (bare.payload, bare.message_key, &bare.headers[..]),
+        (None, None, said.as_bytes())
     );
     let error = row.error.unwrap();
     assert_eq!(error.message, "no such sku");

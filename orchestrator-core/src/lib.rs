@@ -32,7 +32,10 @@ pub use record::{
     DedupKey, Headers, Record, RecordBuffer, RecordBuilder, SourcePartition, SourcePosition, Topic,
 };
 pub use retry::Backoff;
-pub use tracker::{BoxFuture, FailureTracker, OffsetRange, Passed, TrackerError};
+pub use tracker::{
+    BoxFuture, FailureStore, FailureTracker, LedgerIdentity, OffsetRange, Passed, StoreError,
+    StoreErrorClass, StoreFuture, TrackerError,
+};
 pub use transform::{
     Attempt, Context, Execution, Transformer, transform_async_fn, transform_blocking_fn,
     transform_fn,

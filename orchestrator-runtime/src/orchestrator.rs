@@ -10,20 +10,22 @@ use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
 use orchestrator_core::ports::SessionFailure;
 use orchestrator_core::{
-    Backoff, FailureTracker, Policy, SourcePartition, TransformError, Transformer,
+    Backoff, FailureTracker, LedgerIdentity, Policy, SourcePartition, TransformError, Transformer,
 };
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::config::{StorePayload, Strategy};
+use crate::health::LedgerState;
 use crate::health::{Health, WorkerState};
 use crate::identity::Identity;
 use crate::kafka::ports::KafkaPorts;
 use crate::kafka::session::{Limiter, limiter};
 use crate::metrics::PipelineMetrics;
 use crate::observe::{Observer, TransactionObserver};
-use crate::tracker::NoTracker;
+use crate::tracker::{self, LedgerSettings, LedgerStrategy};
 use crate::worker::settings::{Counts, WorkerSettings};
 use crate::worker::stage::StageSettings;
 use crate::worker::{End, Worker, WorkerReport};
@@ -65,6 +67,9 @@ pub enum RunError {
     /// The transformer could not be opened.
     #[error("the transformer could not be opened: {0}")]
     Open(String),
+    /// The ledger's settings can never work.
+    #[error("the failure ledger cannot be opened: {0}")]
+    Ledger(String),
     /// A worker panicked: a bug of the runtime.
     #[error("a worker ended unexpectedly: {0}")]
     Worker(String),
@@ -115,9 +120,7 @@ impl<T: Transformer> Builder<T> {
         let stall = self.config.ops.stall_timeout;
         let health = Health::new(metrics.clone(), self.config.workers, stall, now);
         Orchestrator {
-            tracker: self
-                .tracker
-                .unwrap_or_else(|| Arc::new(NoTracker::new(&self.config.kafka.group_id))),
+            tracker: self.tracker,
             config: self.config,
             transformer: Arc::new(self.transformer),
             metrics,
@@ -158,7 +161,7 @@ impl Handle {
 pub struct Orchestrator<T> {
     config: Config,
     transformer: Arc<T>,
-    tracker: Arc<dyn FailureTracker>,
+    tracker: Option<Arc<dyn FailureTracker>>,
     metrics: Arc<PipelineMetrics>,
     health: Health,
     prometheus: Option<PrometheusHandle>,
@@ -197,14 +200,22 @@ impl<T: Transformer> Orchestrator<T> {
         // One worker's end for good ends all of them, as gently as a drain.
         let drain = drain.child_token();
         let transformer = self.transformer.clone();
+        let tracker = match &self.tracker {
+            Some(tracker) => tracker.clone(),
+            None => self.open_ledger().await?,
+        };
         let identity = Identity::resolve(&self.config);
         let limiter = limiter(self.config.batch.rate_limit_per_second);
         let this = Arc::new(self);
         let mut workers = JoinSet::new();
         for number in 0..this.config.workers {
             let (this, identity, limiter) = (this.clone(), identity.clone(), limiter.clone());
+            let tracker = tracker.clone();
             let drain = drain.clone();
-            workers.spawn(async move { this.keep_running(number, identity, limiter, drain).await });
+            workers.spawn(async move {
+                this.keep_running(number, identity, limiter, tracker, drain)
+                    .await
+            });
         }
         let mut drained = Drained::default();
         let mut result = Ok(());
@@ -226,19 +237,62 @@ impl<T: Transformer> Orchestrator<T> {
         result.map(|()| drained)
     }
 
+    /// The ledger of `ORCH_DB_STRATEGY`. A database that is down is no error.
+    async fn open_ledger(&self) -> Result<Arc<dyn FailureTracker>, RunError> {
+        let ledger = &self.config.ledger;
+        let settings = LedgerSettings {
+            strategy: match ledger.strategy {
+                Strategy::None => LedgerStrategy::None,
+                Strategy::Lightweight => LedgerStrategy::Lightweight,
+                Strategy::Outbox => LedgerStrategy::Outbox,
+                Strategy::Reliable => LedgerStrategy::Reliable,
+            },
+            url: ledger.url.as_ref().map(|url| url.expose().to_owned()),
+            table: ledger.table.clone(),
+            timeout: ledger.timeout,
+            batch_budget: ledger.batch_budget,
+            circuit_failure_threshold: ledger.circuit_failure_threshold,
+            circuit_open: ledger.circuit_open,
+            degrade_dont_block: ledger.degrade_dont_block,
+            queue_max_rows: ledger.queue_max_rows,
+            store_payload: match ledger.store_payload {
+                StorePayload::None => tracker::StorePayload::None,
+                StorePayload::Failed => tracker::StorePayload::Failed,
+                StorePayload::All => tracker::StorePayload::All,
+            },
+            pipeline: self.config.kafka.group_id.clone(),
+        };
+        let identity = LedgerIdentity {
+            // One database serves one cluster for now: its id is not asked for before the first row.
+            cluster_id: String::new(),
+            consumer_group: self.config.kafka.group_id.clone(),
+        };
+        let ledger = tracker::build(&settings, identity)
+            .await
+            .map_err(|error| RunError::Ledger(error.message))?;
+        self.health.ledger(match &ledger.health {
+            None => LedgerState::Off,
+            Some(_) => LedgerState::Up,
+        });
+        Ok(ledger.tracker)
+    }
+
     /// Runs one worker, and another in its place when its ports fail.
     async fn keep_running(
         &self,
         number: usize,
         mut identity: Identity,
         limiter: Option<Arc<Limiter>>,
+        tracker: Arc<dyn FailureTracker>,
         drain: CancellationToken,
     ) -> Result<Drained, RunError> {
         let health = self.health.worker(number);
         let mut drained = Drained::default();
         let mut failures = 0;
         loop {
-            let report = self.run_worker(number, &identity, &limiter, &drain).await;
+            let report = self
+                .run_worker(number, &identity, &limiter, &tracker, &drain)
+                .await;
             drained.counts += report.counts;
             drained.held_partitions = report.held;
             let failure = match report.end {
@@ -293,6 +347,7 @@ impl<T: Transformer> Orchestrator<T> {
         number: usize,
         identity: &Identity,
         limiter: &Option<Arc<Limiter>>,
+        tracker: &Arc<dyn FailureTracker>,
         drain: &CancellationToken,
     ) -> WorkerReport {
         let health = self.health.worker(number);
@@ -331,7 +386,7 @@ impl<T: Transformer> Orchestrator<T> {
             session,
             committer,
             self.transformer.clone(),
-            self.tracker.clone(),
+            tracker.clone(),
             settings,
             observer,
         );

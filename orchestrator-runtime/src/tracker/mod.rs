@@ -1,5 +1,184 @@
-//! The failure ledger's strategies. Driven by the worker.
+//! The failure ledger: strategies over a store, and what guards them. Built once a pipeline by `build`, driven by
+//! the worker through `FailureTracker`. Nothing here may stop Kafka unless the user asked for it
+//! (`ORCH_DB_DEGRADE_DONT_BLOCK=false`), and nothing may show the database's URL.
 
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use orchestrator_core::{FailureStore, FailureTracker, LedgerIdentity, TrackerError};
+
+mod background;
+mod drops;
+mod guarded;
+mod health;
+mod lightweight;
 mod none;
+mod queue;
+pub mod stores;
+mod watch;
+mod writer;
 
+#[cfg(test)]
+mod fake_store;
+
+pub use health::{DbState, LedgerCounters, LedgerHealth};
 pub use none::NoTracker;
+
+/// What is written to the ledger, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LedgerStrategy {
+    /// Nothing: failures are logged and counted.
+    None,
+    /// A row per failure.
+    Lightweight,
+    /// A row per record, in bulk.
+    Outbox,
+    /// A row per record, a statement each.
+    Reliable,
+}
+
+/// Which rows keep the record's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorePayload {
+    /// None.
+    None,
+    /// Those of failures.
+    Failed,
+    /// All.
+    All,
+}
+
+/// How the ledger is kept.
+#[derive(Clone)]
+pub struct LedgerSettings {
+    /// `ORCH_DB_STRATEGY`.
+    pub strategy: LedgerStrategy,
+    /// `ORCH_DB_URL`: a secret, which `Debug` leaves out.
+    pub url: Option<String>,
+    /// `ORCH_ERROR_TABLE`.
+    pub table: String,
+    /// `ORCH_DB_TIMEOUT_MS`: for one statement.
+    pub timeout: Duration,
+    /// `ORCH_DB_BATCH_BUDGET_MS`: for all statements of one call.
+    pub batch_budget: Duration,
+    /// `ORCH_DB_CIRCUIT_FAILURE_THRESHOLD`.
+    pub circuit_failure_threshold: u32,
+    /// `ORCH_DB_CIRCUIT_OPEN_MS`.
+    pub circuit_open: Duration,
+    /// `ORCH_DB_DEGRADE_DONT_BLOCK`.
+    pub degrade_dont_block: bool,
+    /// `ORCH_DB_QUEUE_MAX_ROWS`.
+    pub queue_max_rows: usize,
+    /// `ORCH_STORE_PAYLOAD`.
+    pub store_payload: StorePayload,
+    /// The value of the metrics' `pipeline` label.
+    pub pipeline: String,
+}
+
+impl Default for LedgerSettings {
+    fn default() -> Self {
+        Self {
+            strategy: LedgerStrategy::None,
+            url: None,
+            table: "event_failures".to_owned(),
+            timeout: Duration::from_millis(150),
+            batch_budget: Duration::from_millis(1000),
+            circuit_failure_threshold: 5,
+            circuit_open: Duration::from_millis(10_000),
+            degrade_dont_block: true,
+            queue_max_rows: 10_000,
+            store_payload: StorePayload::Failed,
+            pipeline: String::new(),
+        }
+    }
+}
+
+impl fmt::Debug for LedgerSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LedgerSettings")
+            .field("strategy", &self.strategy)
+            .field("url", &self.url.as_ref().map(|_| "***"))
+            .field("table", &self.table)
+            .field("degrade_dont_block", &self.degrade_dont_block)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A tracker for the worker, and what is to be known of its database.
+#[derive(Clone)]
+pub struct Ledger {
+    /// The strategy.
+    pub tracker: Arc<dyn FailureTracker>,
+    /// How its database is; `None` if there is none.
+    pub health: Option<Arc<LedgerHealth>>,
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger")
+            .field("health", &self.health)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The ledger that `settings` describe. Needs a tokio runtime, in which it keeps a task of its own for as long as
+/// the tracker lives.
+///
+/// A database that is down is no error: it is tried again in the background, and until it is there the ledger is
+/// degraded. Only settings that can never work are refused.
+pub async fn build(
+    settings: &LedgerSettings,
+    identity: LedgerIdentity,
+) -> Result<Ledger, TrackerError> {
+    match settings.strategy {
+        LedgerStrategy::None => Ok(Ledger {
+            tracker: Arc::new(NoTracker::new(&settings.pipeline)),
+            health: None,
+        }),
+        _ => build_with_store(stores::open(settings)?, settings, identity).await,
+    }
+}
+
+/// The same over a store of the user's own.
+pub async fn build_with_store(
+    store: Arc<dyn FailureStore>,
+    settings: &LedgerSettings,
+    identity: LedgerIdentity,
+) -> Result<Ledger, TrackerError> {
+    match settings.strategy {
+        LedgerStrategy::Lightweight => {
+            let (tracker, health) = lightweight::start(store, settings, identity).await;
+            Ok(Ledger {
+                tracker: Arc::new(tracker),
+                health: Some(health),
+            })
+        }
+        LedgerStrategy::None => build_nothing(),
+        LedgerStrategy::Outbox | LedgerStrategy::Reliable => Err(TrackerError {
+            message: "ORCH_DB_STRATEGY: OUTBOX and RELIABLE are not available in this version: use LIGHTWEIGHT or NONE"
+                .to_owned(),
+        }),
+    }
+}
+
+fn build_nothing() -> Result<Ledger, TrackerError> {
+    Err(TrackerError {
+        message:
+            "a failure store was given, but ORCH_DB_STRATEGY=NONE writes to none: use LIGHTWEIGHT"
+                .to_owned(),
+    })
+}
+
+/// The wall clock, in milliseconds since 1970.
+fn now_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(all(test, feature = "sqlite"))]
+#[path = "ledger_tests.rs"]
+mod tests;

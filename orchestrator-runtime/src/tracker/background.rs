@@ -1,0 +1,108 @@
+//! What LIGHTWEIGHT does behind the worker's back: gets the store ready, writes what had to wait, looks for rows of
+//! others. Spawned by the strategy; the last flush is here too. It must pace itself while the database is in trouble.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrator_core::{FailureStore, SourcePosition, StoreError};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::lightweight::State;
+use super::now_ms;
+use super::queue::Mark;
+use super::watch::PAGE;
+use super::writer::Writer;
+
+/// The least pause between two tries of a database in trouble.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// The background looks round at least this often.
+const IDLE_TICK: Duration = Duration::from_secs(10);
+/// A bound of our own for the last flush, should the caller have none.
+pub(super) const FLUSH_LIMIT: Duration = Duration::from_secs(10);
+
+impl State {
+    /// Looks for provisional rows from a position on.
+    pub(super) async fn look(&self, from: &SourcePosition) -> Result<(), StoreError> {
+        let Writer { store, ledger, .. } = &self.writer;
+        let offsets = store.provisional(ledger, from, PAGE).await?;
+        let committed = self.watches().found(from, &offsets, Instant::now());
+        for position in committed {
+            let ours = self.writer.queue().contains(&position);
+            if !ours && !self.writer.queue_mark(&position, Mark::Succeeded, now_ms()) {
+                self.watches().unsure(&position.partition);
+            }
+        }
+        Ok(())
+    }
+
+    /// The background task: gets the store ready, writes what waits, looks where it is due.
+    pub(super) async fn keep(self: Arc<Self>) {
+        let mut pause = RETRY_AFTER;
+        loop {
+            let next = match self.step().await {
+                Ok(next) => {
+                    pause = RETRY_AFTER;
+                    next
+                }
+                Err(_) => {
+                    let next = Instant::now() + pause;
+                    pause = (pause * 2).min(self.circuit_open.max(RETRY_AFTER));
+                    self.writer
+                        .store
+                        .retry_at()
+                        .map_or(next, |at| at.max(Instant::now() + RETRY_AFTER))
+                }
+            };
+            self.writer.tidy();
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// What is due now; gives back when to come again.
+    async fn step(&self) -> Result<Instant, StoreError> {
+        if !self.writer.store.is_ready() {
+            self.writer.store.prepare().await?;
+            tracing::info!("the ledger's database is ready");
+        }
+        loop {
+            let turn = self.writer.turn(Instant::now() + IDLE_TICK).await?;
+            if !self.writer.write_some(&turn).await? {
+                break;
+            }
+        }
+        let due = self.watches().due(Instant::now());
+        for position in due {
+            self.look(&position).await?;
+        }
+        let idle = Instant::now() + IDLE_TICK;
+        let due = self.watches().next_due();
+        let now_if_marked = (!self.writer.queue().is_idle()).then(Instant::now);
+        Ok([due, now_if_marked]
+            .into_iter()
+            .flatten()
+            .fold(idle, Instant::min))
+    }
+
+    /// Writes what waits, trying a database in trouble again and again; gives up what is left.
+    pub(super) async fn flush(&self) {
+        let until = Instant::now() + FLUSH_LIMIT;
+        while !self.writer.queue().is_idle() {
+            self.wake.notify_one();
+            self.writer.store.probe_now();
+            let written = match self.writer.turn(until).await {
+                Ok(turn) => self.writer.drain(&turn, until).await,
+                Err(error) => Err(error),
+            };
+            if written.is_err() && Instant::now() >= until {
+                break;
+            }
+            if written.is_err() {
+                sleep(RETRY_AFTER).await;
+            }
+        }
+        self.writer.abandon();
+    }
+}

@@ -1,0 +1,117 @@
+//! Rows the ledger gives up: each is counted and named in the log, a flood is summed up. Called by the writer.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::health::LedgerHealth;
+
+/// So many lines a window; the rest are summed up in the next.
+const MAX_LOG_LINES: usize = 50;
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// Why a row was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DropReason {
+    /// `ORCH_DB_QUEUE_MAX_ROWS` rows were waiting already.
+    QueueFull,
+    /// The database refused it even without its payload and text.
+    Refused,
+    /// The process ended before the database was back.
+    Shutdown,
+}
+
+impl DropReason {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::Refused => "refused",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// Counts and logs dropped rows.
+#[derive(Debug)]
+pub(super) struct Drops {
+    window: Mutex<Window>,
+}
+
+#[derive(Debug)]
+struct Window {
+    since: Option<Instant>,
+    lines: usize,
+    unnamed: u64,
+}
+
+impl Drops {
+    pub(super) fn new() -> Self {
+        let window = Window {
+            since: None,
+            lines: 0,
+            unnamed: 0,
+        };
+        Self {
+            window: Mutex::new(window),
+        }
+    }
+
+    /// Gives up the row of this dedup key.
+    pub(super) fn drop_row(&self, health: &LedgerHealth, reason: DropReason, dedup_key: &str) {
+        health.rows_dropped(1);
+        let reason = reason.as_str();
+        metrics::counter!(
+            "orch_ledger_rows_dropped_total",
+            "pipeline" => health.pipeline(),
+            "reason" => reason
+        )
+        .increment(1);
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if window.is_over(now) {
+            window.sum_up();
+        }
+        window.since.get_or_insert(now);
+        if window.lines < MAX_LOG_LINES {
+            window.lines += 1;
+            tracing::error!(dedupKey = dedup_key, reason, "ledger row dropped");
+        } else {
+            window.unnamed += 1;
+        }
+    }
+
+    /// Says how many rows went unnamed, if the window is over.
+    pub(super) fn sum_up_old(&self) {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if window.is_over(Instant::now()) {
+            window.sum_up();
+        }
+    }
+
+    /// Says how many rows went unnamed, at the end of the process.
+    pub(super) fn sum_up(&self) {
+        self.window
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .sum_up();
+    }
+}
+
+impl Window {
+    fn is_over(&self, now: Instant) -> bool {
+        self.since.is_some_and(|since| now - since >= WINDOW)
+    }
+
+    fn sum_up(&mut self) {
+        if self.unnamed > 0 {
+            tracing::error!(
+                rows = self.unnamed,
+                "more ledger rows were dropped, not named one by one"
+            );
+        }
+        self.lines = 0;
+        self.unnamed = 0;
+        self.since = None;
+    }
+}

@@ -1,0 +1,270 @@
+//! A store in memory, for tests: it keeps the promises of `FailureStore` in the simplest way there is, and can be
+//! down, hang, be slow, or refuse rows. SQLite is compared with it; strategies run on it in virtual time.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use orchestrator_core::ledger_row::{LedgerRow, LedgerStatus};
+use orchestrator_core::{
+    Failure, FailureRecord, FailureStore, LedgerIdentity, OffsetRange, Record, SourcePartition,
+    SourcePosition, StoreError, StoreErrorClass, StoreFuture, TransformError,
+};
+
+/// How the database is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mood {
+    Up,
+    Down,
+    Hanging,
+    Slow(Duration),
+    /// The next statement meets a conflict, the others work.
+    ConflictOnce,
+    /// Refuses rows with a payload; with `true` also those without.
+    Refusing(bool),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StoredRow {
+    pub(super) status: LedgerStatus,
+    pub(super) row: LedgerRow,
+    pub(super) resolved: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) rows: BTreeMap<(SourcePosition, i64), StoredRow>,
+    pub(super) mood: Mood,
+    pub(super) statements: Vec<&'static str>,
+    pub(super) prepared: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct FakeStore {
+    inner: Mutex<Inner>,
+}
+
+impl FakeStore {
+    pub(super) fn new() -> Arc<Self> {
+        let inner = Inner {
+            rows: BTreeMap::new(),
+            mood: Mood::Up,
+            statements: Vec::new(),
+            prepared: 0,
+        };
+        Arc::new(Self {
+            inner: Mutex::new(inner),
+        })
+    }
+
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    pub(super) fn set(&self, mood: Mood) {
+        self.inner().mood = mood;
+    }
+
+    /// `offset status passed` of every row, in order.
+    pub(super) fn summary(&self) -> Vec<String> {
+        let inner = self.inner();
+        let line = |((position, _), stored): (&(SourcePosition, i64), &StoredRow)| {
+            let passed = if stored.row.passed_at_ms.is_some() {
+                "passed"
+            } else {
+                "provisional"
+            };
+            format!("{} {} {passed}", position.offset, stored.status.as_str())
+        };
+        inner.rows.iter().map(line).collect()
+    }
+
+    /// Waits as the mood says, then does `change`.
+    fn statement<'a, T: Send + 'a>(
+        &'a self,
+        name: &'static str,
+        rows: &'a [LedgerRow],
+        change: impl FnOnce(&mut Inner) -> T + Send + 'a,
+    ) -> StoreFuture<'a, T> {
+        Box::pin(async move {
+            let mood = self.inner().mood;
+            self.inner().statements.push(name);
+            match mood {
+                Mood::Up => {}
+                Mood::Down => return Err(StoreError::new(StoreErrorClass::Unavailable, "down")),
+                Mood::Hanging => std::future::pending().await,
+                Mood::Slow(time) => tokio::time::sleep(time).await,
+                Mood::ConflictOnce => {
+                    self.set(Mood::Up);
+                    return Err(StoreError::new(StoreErrorClass::Conflict, "deadlock"));
+                }
+                Mood::Refusing(all) => {
+                    if rows.iter().any(|row| all || row.payload.is_some()) {
+                        return Err(StoreError::new(StoreErrorClass::Data, "refused"));
+                    }
+                }
+            }
+            Ok(change(&mut self.inner()))
+        })
+    }
+}
+
+fn succeed(inner: &mut Inner, now_ms: i64, matches: impl Fn(&SourcePosition) -> bool) {
+    for ((position, _), stored) in &mut inner.rows {
+        let open = matches!(stored.status, LedgerStatus::Received | LedgerStatus::Failed);
+        if open && stored.row.passed_at_ms.is_none() && matches(position) {
+            stored.resolved |= stored.status == LedgerStatus::Failed;
+            stored.status = LedgerStatus::Success;
+            stored.row.passed_at_ms = Some(now_ms);
+        }
+    }
+}
+
+impl FailureStore for FakeStore {
+    fn prepare(&self) -> StoreFuture<'_, ()> {
+        self.statement("prepare", &[], |inner| inner.prepared += 1)
+    }
+
+    fn rows_per_statement(&self) -> usize {
+        10
+    }
+
+    fn insert_received<'a>(
+        &'a self,
+        _: &'a LedgerIdentity,
+        rows: &'a [LedgerRow],
+        _: i64,
+    ) -> StoreFuture<'a, ()> {
+        self.statement("insert_received", rows, move |inner| {
+            for row in rows {
+                let key = (row.position.clone(), row.record_timestamp_ms);
+                let new = StoredRow {
+                    status: LedgerStatus::Received,
+                    row: row.clone(),
+                    resolved: false,
+                };
+                let stored = inner.rows.entry(key).or_insert(new);
+                if row.fence > stored.row.fence {
+                    stored.status = LedgerStatus::Received;
+                    stored.row.fence = row.fence;
+                    stored.row.passed_at_ms = None;
+                }
+            }
+        })
+    }
+
+    fn upsert_failed<'a>(
+        &'a self,
+        _: &'a LedgerIdentity,
+        rows: &'a [LedgerRow],
+        _: i64,
+    ) -> StoreFuture<'a, ()> {
+        self.statement("upsert_failed", rows, move |inner| {
+            for row in rows {
+                let key = (row.position.clone(), row.record_timestamp_ms);
+                let mut new = StoredRow {
+                    status: LedgerStatus::Failed,
+                    row: row.clone(),
+                    resolved: false,
+                };
+                match inner.rows.get(&key).map(|stored| &stored.row) {
+                    Some(old) if old.fence > row.fence => continue,
+                    Some(old) if old.fence == row.fence => {
+                        new.row.passed_at_ms = row.passed_at_ms.or(old.passed_at_ms);
+                    }
+                    _ => {}
+                }
+                inner.rows.insert(key, new);
+            }
+        })
+    }
+
+    fn pass_failed<'a>(
+        &'a self,
+        _: &'a LedgerIdentity,
+        positions: &'a [SourcePosition],
+        now_ms: i64,
+    ) -> StoreFuture<'a, ()> {
+        self.statement("pass_failed", &[], move |inner| {
+            for ((position, _), stored) in &mut inner.rows {
+                if stored.status == LedgerStatus::Failed && positions.contains(position) {
+                    stored.row.passed_at_ms.get_or_insert(now_ms);
+                }
+            }
+        })
+    }
+
+    fn succeed<'a>(
+        &'a self,
+        _: &'a LedgerIdentity,
+        positions: &'a [SourcePosition],
+        now_ms: i64,
+    ) -> StoreFuture<'a, ()> {
+        self.statement("succeed", &[], move |inner| {
+            succeed(inner, now_ms, |position| positions.contains(position));
+        })
+    }
+
+    fn succeed_ranges<'a>(
+        &'a self,
+        _: &'a LedgerIdentity,
+        ranges: &'a [OffsetRange],
+        now_ms: i64,
+    ) -> StoreFuture<'a, ()> {
+        self.statement("succeed_ranges", &[], move |inner| {
+            succeed(inner, now_ms, |position| {
+                ranges.iter().any(|range| range.contains(position))
+            });
+        })
+    }
+
+    fn provisional<'a>(
+        &'a self,
+        _: &'a LedgerIdentity,
+        from: &'a SourcePosition,
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<i64>> {
+        self.statement("provisional", &[], move |inner| {
+            let provisional = inner.rows.iter().filter(|((position, _), stored)| {
+                position.partition == from.partition
+                    && position.offset >= from.offset
+                    && stored.status == LedgerStatus::Failed
+                    && stored.row.passed_at_ms.is_none()
+            });
+            provisional
+                .map(|((position, _), _)| position.offset)
+                .take(limit)
+                .collect()
+        })
+    }
+}
+
+/// Partition 0 of `orders`.
+pub(super) fn orders() -> SourcePartition {
+    SourcePartition::new("orders", 0)
+}
+
+/// A failed record of [`orders`].
+pub(super) fn failed(offset: i64, fence: i64) -> FailureRecord {
+    let record = Record::builder("orders", 0, offset)
+        .key("k")
+        .value("v")
+        .timestamp_ms(1)
+        .build();
+    FailureRecord {
+        record,
+        target_topic: Some("enriched".into()),
+        failure: Failure::of(&TransformError::permanent("no such sku"), 1, fence),
+        dead_lettered: false,
+        fence,
+    }
+}
+
+/// The ledger's identity in tests.
+pub(super) fn identity() -> LedgerIdentity {
+    LedgerIdentity {
+        cluster_id: "c".into(),
+        consumer_group: "g".into(),
+    }
+}

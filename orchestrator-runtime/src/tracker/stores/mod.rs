@@ -1,0 +1,116 @@
+//! The databases of the ledger, one file each, and which of them a URL names. Called once, by `tracker::build`.
+//! Nothing here may show a URL: it may hold a password.
+
+use std::fmt;
+use std::sync::Arc;
+
+use orchestrator_core::{FailureStore, TrackerError};
+
+use super::LedgerSettings;
+
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteStore;
+
+/// The store that `ORCH_DB_URL` names. It is not connected to here.
+pub(super) fn open(settings: &LedgerSettings) -> Result<Arc<dyn FailureStore>, TrackerError> {
+    let refused = |message: &str| TrackerError {
+        message: message.to_owned(),
+    };
+    let url = settings.url.as_deref().ok_or_else(|| {
+        refused("ORCH_DB_URL is not set: the failure ledger needs a database, such as sqlite://ledger.db")
+    })?;
+    let scheme = url.split(':').next().unwrap_or_default();
+    match scheme {
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(Arc::new(SqliteStore::new(
+            url,
+            &settings.table,
+            settings.timeout,
+        )?)),
+        #[cfg(not(feature = "sqlite"))]
+        "sqlite" => Err(refused(
+            "ORCH_DB_URL names SQLite, which this program was built without (feature `sqlite`)",
+        )),
+        _ => Err(refused(
+            "ORCH_DB_URL names no database this version knows: it must begin with sqlite:",
+        )),
+    }
+}
+
+/// A table's name that is safe in SQL.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TableName(String);
+
+impl TableName {
+    /// Accepts `[A-Za-z_][A-Za-z0-9_]{0,62}`, but no name that databases or the ledger keep for themselves.
+    pub fn parse(name: &str) -> Result<Self, TrackerError> {
+        let first = |c: u8| c.is_ascii_alphabetic() || c == b'_';
+        let well_formed = name.len() <= 63
+            && name.bytes().next().is_some_and(first)
+            && name.bytes().all(|c| first(c) || c.is_ascii_digit());
+        let lower = name.to_ascii_lowercase();
+        if well_formed && !lower.starts_with("sqlite_") && !lower.starts_with("_orchestrator_") {
+            return Ok(Self(name.to_owned()));
+        }
+        Err(TrackerError {
+            message: "ORCH_ERROR_TABLE must be letters, digits and _, at most 63, no digit first, and begin neither \
+                      with sqlite_ nor with _orchestrator_"
+                .to_owned(),
+        })
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The table in which sqlx notes which migrations were applied: our own, so that it never meets the host
+    /// application's, and one per ledger table.
+    pub fn migrations(&self) -> String {
+        match self.as_str() {
+            "event_failures" => "_orchestrator_migrations".to_owned(),
+            other => format!("_orchestrator_migrations_{other}"),
+        }
+    }
+}
+
+impl fmt::Debug for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(name: &str, ok: bool) {
+        assert_eq!(TableName::parse(name).is_ok(), ok, "{name}");
+    }
+
+    #[test]
+    fn only_plain_names_are_tables() {
+        check("event_failures", true);
+        check("_x9", true);
+        check("Order", true);
+        check(&"a".repeat(63), true);
+        check(&"a".repeat(64), false);
+        for bad in [
+            "",
+            "9a",
+            "a b",
+            "a\"b",
+            "a;drop",
+            "a.b",
+            "ä",
+            "SQLite_x",
+            "_orchestrator_migrations",
+        ] {
+            check(bad, false);
+        }
+    }
+}
