@@ -3,6 +3,7 @@
 //! without saying so.
 
 use std::fmt::Write as _;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -14,7 +15,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use crate::topics;
 
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
-const QUEUE_FULL_POLL: Duration = Duration::from_millis(1);
+const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);
 /// Placed one millisecond apart from here on (2026-01-01), so that a run depends on no clock.
 const FIRST_PLACED_AT_MS: u64 = 1_767_225_600_000;
 
@@ -65,7 +66,8 @@ pub(crate) fn run(args: &FillArgs) -> Result<()> {
             record = match producer.send(record) {
                 Ok(()) => break,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), record)) => {
-                    producer.poll(QUEUE_FULL_POLL);
+                    producer.poll(Duration::ZERO);
+                    thread::sleep(QUEUE_FULL_WAIT);
                     record
                 }
                 Err((error, _)) => return Err(error).context("send"),
