@@ -1,0 +1,387 @@
+//! The one place where librdkafka is called past rdkafka: what the safe crate does not offer, wrapped so that the
+//! rest of this crate needs no `unsafe`. Called by the session's poll thread and by the producer; it decides nothing.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::fmt;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::bindings as sys;
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::types::RDKafkaRespErr;
+
+/// How many records are taken out of librdkafka's queue at a time.
+const BATCH: usize = 256;
+
+/// Waits until nothing that was sent is outstanding, ending `linger.ms`; unlike rdkafka's own flush it returns as
+/// soon as that is so. Delivery reports must be served by another thread meanwhile.
+pub(crate) fn flush<C: ClientContext>(
+    client: &Client<C>,
+    timeout: Duration,
+) -> Result<(), RDKafkaErrorCode> {
+    // SAFETY: the pointer is valid as long as `client`; rd_kafka_flush may be called from any thread.
+    match unsafe { sys::rd_kafka_flush(client.native_ptr(), millis(timeout)) } {
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+        error => Err(error.into()),
+    }
+}
+
+/// The low and the high watermark of a partition as of the last fetch answer: asks nobody.
+pub(crate) fn cached_watermarks<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    partition: i32,
+) -> Option<(i64, i64)> {
+    let topic = CString::new(topic).ok()?;
+    let (mut low, mut high) = (-1, -1);
+    // SAFETY: all pointers are valid for the call, which keeps none of them.
+    let result = unsafe {
+        sys::rd_kafka_get_watermark_offsets(
+            client.native_ptr(),
+            topic.as_ptr(),
+            partition,
+            &mut low,
+            &mut high,
+        )
+    };
+    (result == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some((low, high))
+}
+
+/// The consumer's group metadata, if it is a member of its group: metadata without generation and member id would be
+/// accepted by the broker unfenced.
+pub(crate) fn group_metadata<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+) -> Option<ConsumerGroupMetadata> {
+    // rdkafka does not show what is in its metadata, so a second copy is looked at, before and after.
+    for _ in 0..3 {
+        let before = membership(consumer.client())?;
+        let metadata = consumer.group_metadata()?;
+        if membership(consumer.client())? == before {
+            return Some(metadata);
+        }
+    }
+    None
+}
+
+/// Generation and member id, if both are set.
+fn membership<C: ClientContext>(client: &Client<C>) -> Option<(i32, CString)> {
+    // SAFETY: the client's pointer is valid; the metadata is ours until it is destroyed below.
+    let metadata = unsafe { sys::rd_kafka_consumer_group_metadata(client.native_ptr()) };
+    if metadata.is_null() {
+        return None;
+    }
+    // SAFETY: not null; the member id lives in the metadata and is copied before that is destroyed.
+    let (generation, member) = unsafe {
+        let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        let member = sys::rd_kafka_consumer_group_metadata_member_id(metadata);
+        let member = (!member.is_null()).then(|| CStr::from_ptr(member).to_owned());
+        sys::rd_kafka_consumer_group_metadata_destroy(metadata);
+        (generation, member.unwrap_or_default())
+    };
+    (generation >= 0 && !member.is_empty()).then_some((generation, member))
+}
+
+/// How many events wait for [`BaseConsumer::poll`].
+pub(crate) fn waiting_events<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> usize {
+    // SAFETY: the client's pointer is valid; the reference to its queue is given back before it can go away.
+    unsafe {
+        let queue = sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr());
+        if queue.is_null() {
+            return 0;
+        }
+        let length = sys::rd_kafka_queue_length(queue);
+        sys::rd_kafka_queue_destroy(queue);
+        length
+    }
+}
+
+/// A queue of our own that the fetched records of chosen partitions go to, so that rebalances and errors never wait
+/// behind records: they stay in the consumer's queue.
+pub(crate) struct RecordQueue {
+    queue: NonNull<sys::rd_kafka_queue_t>,
+    /// Called by librdkafka's threads whenever the queue was empty and is no more.
+    bell: NonNull<Bell>,
+}
+
+type Bell = Box<dyn Fn() + Send + Sync>;
+
+// SAFETY: librdkafka's queues may be used from any thread; the bell is Send and Sync.
+unsafe impl Send for RecordQueue {}
+// SAFETY: as above.
+unsafe impl Sync for RecordQueue {}
+
+impl RecordQueue {
+    /// A new queue. It must be dropped before the consumer is.
+    pub(crate) fn new<C: ConsumerContext>(
+        consumer: &BaseConsumer<C>,
+        bell: impl Fn() + Send + Sync + 'static,
+    ) -> Option<Self> {
+        unsafe extern "C" fn ring(_: *mut sys::rd_kafka_t, bell: *mut c_void) {
+            // SAFETY: it is the pointer given below, to a bell that lives until the callback is disabled.
+            let bell = unsafe { &*bell.cast::<Bell>() };
+            bell();
+        }
+        // SAFETY: the client's pointer is valid. The bell is leaked here, and `drop` disables the callback (under the
+        // lock that callbacks are made under) before it frees the bell.
+        unsafe {
+            let queue = NonNull::new(sys::rd_kafka_queue_new(consumer.client().native_ptr()))?;
+            let bell: NonNull<Bell> = NonNull::from(Box::leak(Box::new(Box::new(bell) as Bell)));
+            sys::rd_kafka_queue_cb_event_enable(queue.as_ptr(), Some(ring), bell.as_ptr().cast());
+            Some(Self { queue, bell })
+        }
+    }
+
+    /// Sends the records of a partition here instead of to the consumer's queue.
+    pub(crate) fn take<C: ConsumerContext>(
+        &self,
+        consumer: &BaseConsumer<C>,
+        topic: &str,
+        partition: i32,
+    ) {
+        let Ok(topic) = CString::new(topic) else {
+            return;
+        };
+        // SAFETY: both queues are valid; the reference to the partition's is given back.
+        unsafe {
+            let from = sys::rd_kafka_queue_get_partition(
+                consumer.client().native_ptr(),
+                topic.as_ptr(),
+                partition,
+            );
+            if !from.is_null() {
+                sys::rd_kafka_queue_forward(from, self.queue.as_ptr());
+                sys::rd_kafka_queue_destroy(from);
+            }
+        }
+    }
+}
+
+impl Drop for RecordQueue {
+    fn drop(&mut self) {
+        // SAFETY: the queue is ours; after the first call no callback is made any more, so the bell may go, which was
+        // leaked by `new`.
+        unsafe {
+            sys::rd_kafka_queue_cb_event_enable(self.queue.as_ptr(), None, ptr::null_mut());
+            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
+            drop(Box::from_raw(self.bell.as_ptr()));
+        }
+    }
+}
+
+impl fmt::Debug for RecordQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordQueue").finish_non_exhaustive()
+    }
+}
+
+/// Records taken out of a [`RecordQueue`] and not yet looked at.
+pub(crate) struct Hand {
+    /// Keeps the queue alive, and with it what messages belong to.
+    queue: Arc<RecordQueue>,
+    messages: Box<[*mut sys::rd_kafka_message_t; BATCH]>,
+    at: usize,
+    end: usize,
+}
+
+impl Hand {
+    /// An empty hand.
+    pub(crate) fn new(queue: Arc<RecordQueue>) -> Self {
+        Self {
+            queue,
+            messages: Box::new([ptr::null_mut(); BATCH]),
+            at: 0,
+            end: 0,
+        }
+    }
+
+    /// Whether nothing is in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.at == self.end
+    }
+
+    /// If it is empty, takes what is in the queue now, up to `most`; never waits. Gives how many it took.
+    pub(crate) fn refill(&mut self, most: usize) -> usize {
+        if !self.is_empty() {
+            return 0;
+        }
+        // SAFETY: the array has room for BATCH pointers, and those up to the count given back are ours from then on.
+        let count = unsafe {
+            sys::rd_kafka_consume_batch_queue(
+                self.queue.queue.as_ptr(),
+                0,
+                self.messages.as_mut_ptr(),
+                most.min(BATCH),
+            )
+        };
+        self.at = 0;
+        self.end = usize::try_from(count).unwrap_or(0);
+        self.end
+    }
+
+    /// The next one.
+    pub(crate) fn first(&self) -> Option<Message<'_>> {
+        if self.is_empty() {
+            return None;
+        }
+        // SAFETY: between `at` and `end` are valid messages, alive until `pass`, which needs a mutable borrow.
+        Some(Message(unsafe { &*self.messages[self.at] }))
+    }
+
+    /// Lets go of the next one.
+    pub(crate) fn pass(&mut self) {
+        if !self.is_empty() {
+            // SAFETY: it is valid, and not looked at again as `at` moves on.
+            unsafe { sys::rd_kafka_message_destroy(self.messages[self.at]) };
+            self.at += 1;
+        }
+    }
+}
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        while !self.is_empty() {
+            self.pass();
+        }
+    }
+}
+
+impl fmt::Debug for Hand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hand")
+            .field("messages", &(self.end - self.at))
+            .finish_non_exhaustive()
+    }
+}
+
+/// A fetched record, or an error of one partition (its end, above all).
+#[derive(Clone, Copy)]
+pub(crate) struct Message<'a>(&'a sys::rd_kafka_message_t);
+
+impl<'a> Message<'a> {
+    /// What is wrong, if this is no record.
+    pub(crate) fn error(&self) -> Option<RDKafkaErrorCode> {
+        match self.0.err {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => None,
+            error => Some(error.into()),
+        }
+    }
+
+    /// What is said of the error.
+    pub(crate) fn error_text(&self) -> String {
+        String::from_utf8_lossy(self.value().unwrap_or_default()).into_owned()
+    }
+
+    /// Something that is equal for messages of the same partition, as long as that is assigned.
+    pub(crate) fn partition_key(&self) -> (usize, i32) {
+        (self.0.rkt as usize, self.0.partition)
+    }
+
+    /// The topic's name.
+    pub(crate) fn topic(&self) -> &'a str {
+        if self.0.rkt.is_null() {
+            return "";
+        }
+        // SAFETY: the message holds a reference to its topic, which holds its name.
+        let name = unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(self.0.rkt)) };
+        name.to_str().unwrap_or_default()
+    }
+
+    /// The partition.
+    pub(crate) fn partition(&self) -> i32 {
+        self.0.partition
+    }
+
+    /// The offset; of the end of a partition, the offset that the next record will have.
+    pub(crate) fn offset(&self) -> i64 {
+        self.0.offset
+    }
+
+    /// The timestamp, if there is one.
+    pub(crate) fn timestamp_ms(&self) -> Option<i64> {
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: both pointers are valid for the call.
+        let timestamp = unsafe { sys::rd_kafka_message_timestamp(self.0, &mut kind) };
+        (kind != sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE)
+            .then_some(timestamp)
+    }
+
+    /// The key.
+    pub(crate) fn key(&self) -> Option<&'a [u8]> {
+        // SAFETY: librdkafka keeps pointer and length of the key until the message is destroyed.
+        unsafe { bytes(self.0.key, self.0.key_len) }
+    }
+
+    /// The value.
+    pub(crate) fn value(&self) -> Option<&'a [u8]> {
+        // SAFETY: librdkafka keeps pointer and length of the payload until the message is destroyed.
+        unsafe { bytes(self.0.payload, self.0.len) }
+    }
+
+    /// The headers, in order. A name that is not UTF-8 (which Kafka forbids) reads U+FFFD.
+    pub(crate) fn headers(&self) -> Headers<'a> {
+        let mut headers = ptr::null_mut();
+        // SAFETY: both pointers are valid; what is given back belongs to the message.
+        let result = unsafe { sys::rd_kafka_message_headers(self.0, &mut headers) };
+        let found = result == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+        Headers {
+            headers: NonNull::new(headers).filter(|_| found),
+            index: 0,
+            message: PhantomData,
+        }
+    }
+}
+
+impl fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.topic(), self.partition(), self.offset())
+    }
+}
+
+/// The headers of a message.
+#[derive(Debug)]
+pub(crate) struct Headers<'a> {
+    headers: Option<NonNull<sys::rd_kafka_headers_t>>,
+    index: usize,
+    message: PhantomData<Message<'a>>,
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = (&'a str, Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let headers = self.headers?.as_ptr();
+        let (mut name, mut value, mut size): (*const c_char, *const c_void, usize) =
+            (ptr::null(), ptr::null(), 0);
+        // SAFETY: headers, names and values belong to the message, which is borrowed for 'a.
+        unsafe {
+            let result =
+                sys::rd_kafka_header_get_all(headers, self.index, &mut name, &mut value, &mut size);
+            if result != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return None;
+            }
+            self.index += 1;
+            let name = CStr::from_ptr(name).to_str().unwrap_or("\u{fffd}");
+            Some((name, bytes(value, size)))
+        }
+    }
+}
+
+/// # Safety
+/// `start` is null or points to `len` bytes that stay for `'a`.
+unsafe fn bytes<'a>(start: *const c_void, len: usize) -> Option<&'a [u8]> {
+    if start.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    Some(unsafe { slice::from_raw_parts(start.cast(), len) })
+}
+
+fn millis(timeout: Duration) -> i32 {
+    i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)
+}
