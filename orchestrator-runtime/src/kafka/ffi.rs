@@ -189,6 +189,9 @@ pub(crate) struct Hand {
     end: usize,
 }
 
+// SAFETY: messages may be looked at and destroyed on any thread, by one at a time, which ownership sees to.
+unsafe impl Send for Hand {}
+
 impl Hand {
     /// An empty hand.
     pub(crate) fn new(queue: Arc<RecordQueue>) -> Self {

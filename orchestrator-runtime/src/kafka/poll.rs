@@ -1,0 +1,381 @@
+//! The poll thread: owns the consumer and polls on whatever happens, so that the group never evicts us. Moves records
+//! from librdkafka into the gather, and does what the worker asks. It never waits for the worker: when the gather is
+//! full, records stay in librdkafka's prefetch while rebalances are served as ever.
+
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use governor::clock::{Clock, DefaultClock};
+use orchestrator_core::SourcePartition;
+use orchestrator_core::ports::{Epoch, SessionFailure};
+use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::ffi::{self, Hand, RecordQueue};
+use super::gather::{Gather, Gathered, Resume};
+use super::offsets::{Ask, Attempt, Start, listed, topic_problem};
+use super::rebalance::Context;
+use super::session::Limiter;
+
+/// The longest sleep: so late is noticed that fresh group metadata is wanted.
+const TICK: Duration = Duration::from_millis(20);
+/// How long a seek may take before it is tried again.
+const SEEK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the partitions may take to be handed back when we leave.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the worker (and the helper thread) asks of the poll thread.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Pause(SourcePartition, Epoch),
+    Resume(SourcePartition, Epoch, i64, Resume),
+    Started(SourcePartition, Attempt, Start),
+    Leave,
+}
+
+/// The state of the poll thread.
+pub(crate) struct Poller {
+    /// Before the consumer, whose records it holds: fields are dropped in order.
+    hand: Hand,
+    consumer: Arc<BaseConsumer<Context>>,
+    gather: Arc<Gather>,
+    commands: Receiver<Command>,
+    limiter: Option<Arc<Limiter>>,
+    /// The turn in which the hand was filled.
+    hand_turn: u64,
+    /// The slot of the last record's partition, in that turn.
+    last: Option<((usize, i32), u64, Option<usize>)>,
+    /// When the next permit can be had.
+    permit_at: Option<Instant>,
+    /// Seeks that did not succeed yet.
+    again: Vec<Command>,
+}
+
+/// Something in the hand that is not a record.
+enum Odd {
+    PositionLost(SourcePartition),
+    Error(String, RDKafkaErrorCode, String),
+}
+
+impl Poller {
+    pub(crate) fn new(
+        consumer: Arc<BaseConsumer<Context>>,
+        gather: Arc<Gather>,
+        commands: Receiver<Command>,
+        limiter: Option<Arc<Limiter>>,
+        queue: Arc<RecordQueue>,
+    ) -> Self {
+        consumer
+            .context()
+            .put_records_queue(Some(Arc::clone(&queue)));
+        Self {
+            hand: Hand::new(queue),
+            consumer,
+            gather,
+            commands,
+            limiter,
+            hand_turn: 0,
+            last: None,
+            permit_at: None,
+            again: Vec::new(),
+        }
+    }
+
+    /// Runs until it is told to leave.
+    pub(crate) fn run(mut self) {
+        self.gather.i_am_the_poller();
+        let mut polled = Instant::now();
+        while self.obey() {
+            if ffi::waiting_events(&self.consumer) > 0 || polled.elapsed() >= TICK {
+                self.serve();
+                polled = Instant::now();
+            }
+            if !self.fill() {
+                let until_permit = self.permit_at.map_or(TICK, |at| {
+                    at.saturating_duration_since(Instant::now()).min(TICK)
+                });
+                thread::park_timeout(until_permit);
+            }
+        }
+        self.leave();
+    }
+
+    /// Serves rebalances, errors and logs, and refreshes the group metadata if that is wanted: afterwards, so that it
+    /// is never fresher than what the callbacks know.
+    fn serve(&mut self) {
+        loop {
+            match self.consumer.poll(Duration::ZERO) {
+                None => {}
+                Some(Ok(message)) => {
+                    // All partitions' records go to our own queue; to go on would be to lose this one.
+                    let error = format!("a record came by the wrong queue: {message:?}");
+                    self.context().fail(SessionFailure::Broken(error));
+                }
+                Some(Err(error)) => self.consumer_error(&error),
+            }
+            if ffi::waiting_events(&self.consumer) == 0 {
+                break;
+            }
+        }
+        if self.context().membership.refresh_wanted() {
+            self.context().refresh(&self.consumer);
+        }
+        self.context().ask_what_waited();
+    }
+
+    fn consumer_error(&self, error: &KafkaError) {
+        let Some((code, text)) = self.consumer.client().fatal_error() else {
+            // Already logged by the context. Nothing else ends a session: librdkafka tries on.
+            return;
+        };
+        tracing::error!(%error, "{text}");
+        self.context().fail(match code {
+            RDKafkaErrorCode::FencedInstanceId => SessionFailure::Fenced(text),
+            _ => SessionFailure::Broken(text),
+        });
+    }
+
+    /// Moves records into the gather as far as there are any and there is room; whether it is worth coming back at
+    /// once.
+    fn fill(&mut self) -> bool {
+        if self.permit_at.is_some_and(|at| at > Instant::now()) {
+            return false;
+        }
+        self.permit_at = None;
+        let gather = Arc::clone(&self.gather);
+        if self.hand.is_empty() {
+            let state = gather.lock();
+            let room = state.room();
+            self.hand_turn = state.turn();
+            drop(state);
+            if room == 0 || self.hand.refill(room) == 0 {
+                return false;
+            }
+        }
+        let mut odd = Vec::new();
+        let mut state = gather.lock();
+        let was_empty = state.is_empty();
+        while state.room() > 0
+            && let Some(message) = self.hand.first()
+        {
+            let slot = slot(&mut self.last, &state, &message, self.hand_turn);
+            match (message.error(), slot) {
+                (None, Some(slot)) => {
+                    if let Some(limiter) = &self.limiter
+                        && let Err(not_until) = limiter.check()
+                    {
+                        let wait = not_until.wait_time_from(DefaultClock::default().now());
+                        self.permit_at = Some(Instant::now() + wait);
+                        break;
+                    }
+                    state.append(
+                        slot,
+                        message.offset(),
+                        message.timestamp_ms(),
+                        message.key(),
+                        message.value(),
+                        message.headers(),
+                    );
+                }
+                (Some(RDKafkaErrorCode::PartitionEOF), Some(slot)) => {
+                    state.reached_end(slot, message.offset());
+                }
+                (Some(RDKafkaErrorCode::AutoOffsetReset), Some(_)) => odd.push(Odd::PositionLost(
+                    SourcePartition::new(message.topic(), message.partition()),
+                )),
+                (Some(code), Some(_)) => odd.push(Odd::Error(
+                    message.topic().to_owned(),
+                    code,
+                    message.error_text(),
+                )),
+                // Of a partition that is paused, was put elsewhere, or is no longer ours.
+                (_, None) => {}
+            }
+            self.hand.pass();
+        }
+        let arrived = was_empty && !state.is_empty();
+        let go_on = self.permit_at.is_none() && state.room() > 0;
+        drop(state);
+        if arrived {
+            gather.arrived.notify_one();
+        }
+        for odd in odd {
+            self.report(odd);
+        }
+        go_on
+    }
+
+    fn report(&self, odd: Odd) {
+        match odd {
+            Odd::PositionLost(partition) => {
+                tracing::warn!(%partition, "the broker refuses to read from the partition's position");
+                self.context().position_lost(&partition);
+            }
+            Odd::Error(topic, code, text) => {
+                let status = &self.context().status;
+                status.log(code, &format!("{}: {text}", topic_problem(&topic, code)));
+                if self.context().asks.send(Ask::Probe).is_err() {
+                    tracing::error!("the session's helper thread has ended");
+                }
+            }
+        }
+    }
+
+    /// Does what was asked; whether to go on.
+    fn obey(&mut self) -> bool {
+        for command in std::mem::take(&mut self.again) {
+            self.execute(command);
+        }
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Leave) => return false,
+                Ok(command) => self.execute(command),
+                Err(std::sync::mpsc::TryRecvError::Empty) => return true,
+                Err(std::sync::mpsc::TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn execute(&mut self, command: Command) {
+        match &command {
+            Command::Pause(partition, epoch) => {
+                if self.gather.lock().is_paused(partition, *epoch) {
+                    let result = listed([partition], Offset::Invalid)
+                        .and_then(|list| self.consumer.pause(&list));
+                    if let Err(error) = result {
+                        // Its records are dropped anyway, so this only costs.
+                        tracing::warn!(%partition, %error, "cannot pause");
+                    }
+                }
+            }
+            Command::Resume(partition, epoch, at, Resume::Seek) => {
+                if !self.gather.lock().is_seeking(partition, *epoch, *at) {
+                    return;
+                }
+                match self.go_to(partition, *at) {
+                    Ok(()) => {
+                        self.gather.lock().sought(partition, *epoch, *at);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%partition, at, %error, "cannot seek; trying again");
+                        self.again.push(command);
+                    }
+                }
+            }
+            Command::Resume(partition, _, _, Resume::LookAgain) => {
+                self.context().position_lost(partition);
+            }
+            Command::Started(partition, attempt, start) => {
+                let context = self.context();
+                if !Context::is_wanted(&context.pending, partition, *attempt) {
+                    return;
+                }
+                let ready = match start {
+                    Start::At { position, .. } => self.go_to(partition, *position),
+                    Start::Lost { .. } => Ok(()),
+                };
+                match ready {
+                    Ok(()) => self.context().started(partition, *start),
+                    Err(error) => {
+                        tracing::warn!(%partition, %error, "cannot seek; trying again");
+                        self.again.push(command);
+                    }
+                }
+            }
+            Command::Leave => {}
+        }
+    }
+
+    /// Puts the consumer at a position of a partition and lets it flow. What was fetched before never comes out: it
+    /// is outdated in librdkafka, and what is in the hand is of an earlier turn.
+    fn go_to(&self, partition: &SourcePartition, at: i64) -> KafkaResult<()> {
+        let (topic, number, at) = (&*partition.topic, partition.partition, Offset::Offset(at));
+        if let Err(error) = self.consumer.seek(topic, number, at, SEEK_PATIENCE) {
+            // After an error of its own librdkafka no longer reads a partition, and only an assignment changes that.
+            tracing::debug!(%partition, %error, "cannot seek; assigning anew");
+            self.assign_anew(partition, at)?;
+        }
+        self.consumer.resume(&listed([partition], Offset::Invalid)?)
+    }
+
+    fn assign_anew(&self, partition: &SourcePartition, at: Offset) -> KafkaResult<()> {
+        let one = listed([partition], at)?;
+        match self.consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => {
+                self.consumer.incremental_unassign(&one)?;
+                self.consumer.incremental_assign(&one)?;
+            }
+            _ => {
+                let mut all: TopicPartitionList = self.consumer.assignment()?;
+                all.set_all_offsets(Offset::End)?;
+                for (partition, position) in self.gather.lock().positions() {
+                    let offset = Offset::Offset(position);
+                    all.set_partition_offset(&partition.topic, partition.partition, offset)?;
+                }
+                all.set_partition_offset(&partition.topic, partition.partition, at)?;
+                self.consumer.assign(&all)?;
+                let all = all.elements();
+                let all: Vec<_> = all
+                    .iter()
+                    .map(|element| SourcePartition::new(element.topic(), element.partition()))
+                    .collect();
+                self.context().take_records(&self.consumer, &all);
+            }
+        }
+        let one = std::slice::from_ref(partition);
+        self.context().take_records(&self.consumer, one);
+        Ok(())
+    }
+
+    /// Hands the partitions back, within the usual revoke callback.
+    fn leave(&self) {
+        let deadline = Instant::now() + LEAVE_PATIENCE;
+        self.consumer.unsubscribe();
+        loop {
+            let result = self.consumer.poll(Duration::from_millis(5));
+            let fatal =
+                matches!(result, Some(Err(_))) && self.consumer.client().fatal_error().is_some();
+            let left = self.consumer.assignment().map_or(0, |list| list.count());
+            if fatal || left == 0 || Instant::now() > deadline {
+                return;
+            }
+        }
+    }
+
+    fn context(&self) -> &Context {
+        self.consumer.context()
+    }
+}
+
+impl Drop for Poller {
+    /// The queue must go before the consumer does.
+    fn drop(&mut self) {
+        self.context().put_records_queue(None);
+        if thread::panicking() {
+            let failure = SessionFailure::Broken("the poll thread panicked".to_owned());
+            self.context().fail(failure);
+        }
+    }
+}
+
+/// The slot that takes a message, looked up once a run of messages of one partition.
+fn slot(
+    last: &mut Option<((usize, i32), u64, Option<usize>)>,
+    state: &Gathered,
+    message: &ffi::Message<'_>,
+    hand_turn: u64,
+) -> Option<usize> {
+    let (key, turn) = (message.partition_key(), state.turn());
+    let slot = match *last {
+        Some((k, t, slot)) if k == key && t == turn => slot,
+        _ => {
+            let slot = state.find(message.topic(), message.partition());
+            *last = Some((key, turn, slot));
+            slot
+        }
+    };
+    slot.filter(|slot| state.accepts(*slot, hand_turn))
+}

@@ -1,0 +1,4 @@
+//! Tests of the runtime on a real broker, one shared by all.
+#![allow(clippy::unwrap_used)]
+
+mod session;
