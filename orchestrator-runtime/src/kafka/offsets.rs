@@ -206,6 +206,7 @@ pub(crate) struct Asker<C: ConsumerContext + 'static> {
     pub(crate) rules: StartRules,
     pub(crate) status: Arc<SessionStatus>,
     /// Whether somebody still waits for the answer to an attempt.
+    #[allow(clippy::type_complexity)]
     pub(crate) is_wanted: Box<dyn Fn(&SourcePartition, Attempt) -> bool + Send>,
     /// Where answers go.
     pub(crate) answer: Box<dyn Fn(SourcePartition, Attempt, Start) + Send>,

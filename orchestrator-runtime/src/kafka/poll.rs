@@ -14,7 +14,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::ffi::{self, Hand};
+use super::ffi::{self, Hand, RecordQueue};
 use super::gather::{Gather, Gathered, Resume};
 use super::offsets::{Ask, Attempt, Start, listed, topic_problem};
 use super::rebalance::Context;
@@ -66,14 +66,17 @@ impl Poller {
         gather: Arc<Gather>,
         commands: Receiver<Command>,
         limiter: Option<Arc<Limiter>>,
-        hand: Hand,
+        queue: Arc<RecordQueue>,
     ) -> Self {
+        consumer
+            .context()
+            .put_records_queue(Some(Arc::clone(&queue)));
         Self {
+            hand: Hand::new(queue),
             consumer,
             gather,
             commands,
             limiter,
-            hand,
             hand_turn: 0,
             last: None,
             permit_at: None,

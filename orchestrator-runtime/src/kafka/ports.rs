@@ -73,12 +73,8 @@ impl KafkaPorts {
                     .map_err(|error| error.to_string())
             })
         };
-        let mut written: BTreeSet<Topic> = config
-            .kafka
-            .target_topic
-            .iter()
-            .map(|topic| Topic::new(topic))
-            .collect();
+        let mut written: BTreeSet<Topic> =
+            config.kafka.target_topic.iter().map(Topic::new).collect();
         let sources = config.kafka.source_topics.iter();
         written.extend(
             sources

@@ -27,7 +27,7 @@ use super::status::SessionStatus;
 const ASSIGN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The membership of a worker that reads from Kafka.
-pub(crate) type GroupMembership = Membership<ConsumerGroupMetadata>;
+pub type GroupMembership = Membership<ConsumerGroupMetadata>;
 
 /// Partitions that are ours but whose start is not known yet, by attempt.
 #[derive(Debug, Default)]

@@ -18,13 +18,14 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::oneshot;
 
-use super::ffi::{self, Hand, RecordQueue};
+use super::ffi::{self, RecordQueue};
 use super::gather::{Gather, Limits, Resume};
 use super::offsets::{Ask, Asker, StartRules, committed};
 use super::poll::{Command, Poller};
-use super::rebalance::{Context, GroupMembership, Pending};
+use super::rebalance::{Context, Pending};
 
 pub use super::offsets::{OnOffsetLost, StartFrom};
+pub use super::rebalance::GroupMembership;
 pub use super::status::SessionStatus;
 
 /// The rate limit that all workers of a process share.
@@ -109,10 +110,8 @@ impl KafkaSession {
         };
         let mut consumer = BaseConsumer::from_config_and_context(config, context)?;
         consumer.set_nonempty_callback(bell(&gather));
-        let queue = RecordQueue::new(&consumer, bell(&gather)).map(Arc::new);
-        let queue = queue.ok_or(KafkaError::Global(RDKafkaErrorCode::CriticalSystemResource))?;
-        let context = Arc::clone(consumer.context());
-        context.put_records_queue(Some(Arc::clone(&queue)));
+        let queue = RecordQueue::new(&consumer, bell(&gather))
+            .ok_or(KafkaError::Global(RDKafkaErrorCode::CriticalSystemResource))?;
         let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&topics)?;
         let consumer = Arc::new(consumer);
@@ -145,7 +144,7 @@ impl KafkaSession {
             Arc::clone(&gather),
             requests,
             limiter,
-            Hand::new(queue),
+            Arc::new(queue),
         );
         let (end, ended) = oneshot::channel();
         thread::Builder::new()
