@@ -243,3 +243,7 @@ impl fmt::Debug for CommitterSettings {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -70,6 +70,11 @@ impl Deliveries {
         self.lock().failed.clear();
     }
 
+    /// Whether a delivery has failed, which dooms the transaction.
+    pub(super) fn any_failed(&self) -> bool {
+        !self.lock().failed.is_empty()
+    }
+
     /// The failures so far, by slice.
     pub(super) fn take(&self) -> BTreeMap<usize, FailedDelivery> {
         std::mem::take(&mut self.lock().failed)

@@ -17,6 +17,8 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+/// How often a condition is looked at that nobody tells of.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 pub(crate) struct Bed {
     pub(crate) bootstrap: String,

@@ -8,7 +8,7 @@ use orchestrator_runtime::kafka::transactor::TransactionalProducer;
 use orchestrator_testkit::kafka::{Kafka, KafkaOptions};
 use rdkafka::consumer::Consumer;
 
-use super::bed::{Bed, MINUTE, client, unit, values};
+use super::bed::{Bed, LOOK_EVERY, MINUTE, client, unit, values};
 
 #[tokio::test]
 async fn a_broker_that_is_killed_and_restarted_loses_and_doubles_nothing() {
@@ -29,7 +29,7 @@ async fn a_broker_that_is_killed_and_restarted_loses_and_doubles_nothing() {
     let lost = Instant::now();
     while !producer.disconnected() {
         assert!(lost.elapsed() < MINUTE, "the lost connection is not seen");
-        tokio::task::yield_now().await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     kafka.restart().unwrap();
     bed.membership.refresh(bed.consumer.group_metadata());

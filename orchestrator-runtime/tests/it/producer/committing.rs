@@ -9,7 +9,7 @@ use orchestrator_testkit::admin::fresh;
 use orchestrator_testkit::kafka::Kafka;
 use orchestrator_testkit::reader::Isolation;
 
-use super::bed::{Bed, MINUTE, unit, values};
+use super::bed::{Bed, LOOK_EVERY, MINUTE, unit, values};
 
 #[tokio::test]
 async fn outputs_and_offsets_are_committed_together() {
@@ -99,7 +99,7 @@ async fn a_topic_that_is_looked_up_is_not_created() {
     bed.admin.create_topic(&later, 1, &[]).await.unwrap();
     let found = async {
         while committer.topic_facts(&later).await == Ok(TopicFacts::Missing) {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     };
     tokio::time::timeout(MINUTE, found).await.unwrap();
