@@ -54,6 +54,7 @@ impl State {
                 }
             };
             self.writer.tidy();
+            self.watches().forget_gone(Instant::now());
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = sleep_until(next) => {}
@@ -86,7 +87,8 @@ impl State {
             .fold(idle, Instant::min))
     }
 
-    /// Writes what waits, trying a database in trouble again and again; gives up what is left.
+    /// Writes what waits, trying a database in trouble again and again. What is left then is given up only when
+    /// the strategy is dropped: other workers may still be at it.
     pub(super) async fn flush(&self) {
         let until = Instant::now() + FLUSH_LIMIT;
         while !self.writer.queue().is_idle() {
@@ -103,6 +105,5 @@ impl State {
                 sleep(RETRY_AFTER).await;
             }
         }
-        self.writer.abandon();
     }
 }

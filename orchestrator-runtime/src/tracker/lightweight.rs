@@ -94,7 +94,7 @@ impl FailureTracker for Lightweight {
 
     fn revoked<'a>(&'a self, partitions: &'a [SourcePartition]) -> BoxFuture<'a, ()> {
         for partition in partitions {
-            self.state.watches().revoked(partition);
+            self.state.watches().revoked(partition, Instant::now());
         }
         self.state.writer.queue().orphan(partitions, Instant::now());
         Box::pin(std::future::ready(()))

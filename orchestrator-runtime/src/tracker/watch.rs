@@ -13,6 +13,8 @@ pub(super) const PAGE: usize = 10_000;
 const MAX_OFFSETS: usize = 100_000;
 /// When a partition is looked at again: a zombie is fenced by then and has written its last.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// How long a partition that was taken away is remembered.
+const GONE_KEPT: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -33,6 +35,8 @@ struct Watch {
     /// Something of this partition was dropped: what is provisional below `next` may well have been passed as a
     /// failure, so it stays as it is.
     unsure: bool,
+    /// Since when it is another's. A unit that was under way then may still turn out to be committed.
+    gone: Option<Instant>,
 }
 
 impl Watches {
@@ -46,12 +50,23 @@ impl Watches {
             due: Some(now),
             looked_again: false,
             unsure: false,
+            gone: None,
         };
         self.partitions.insert(start.partition.clone(), watch);
     }
 
-    pub(super) fn revoked(&mut self, partition: &SourcePartition) {
-        self.partitions.remove(partition);
+    /// A partition is no longer owned: nothing is looked up any more.
+    pub(super) fn revoked(&mut self, partition: &SourcePartition, now: Instant) {
+        if let Some(watch) = self.partitions.get_mut(partition) {
+            watch.gone = Some(now);
+            watch.due = None;
+        }
+    }
+
+    /// Forgets partitions that have been gone for long enough to hear of a commit.
+    pub(super) fn forget_gone(&mut self, now: Instant) {
+        let old = |watch: &Watch| watch.gone.is_some_and(|since| now - since >= GONE_KEPT);
+        self.partitions.retain(|_, watch| !old(watch));
     }
 
     /// A row of ours is about to be written: if its unit is aborted, the record may yet succeed.
@@ -95,7 +110,7 @@ impl Watches {
         let Some(watch) = self.partitions.get_mut(partition) else {
             return Vec::new();
         };
-        if watch.look_from != from.offset {
+        if watch.look_from != from.offset || watch.gone.is_some() {
             return Vec::new();
         }
         let (committed, ahead) =

@@ -85,10 +85,20 @@ fn many_are_looked_up_page_by_page() {
 }
 
 #[test]
-fn a_partition_that_is_gone_is_forgotten() {
+fn a_partition_that_is_gone_is_forgotten_once_its_last_commit_is_known() {
     let (mut watches, now) = watching(0);
-    watches.revoked(&orders());
+    watches.failed(&at(2));
+    watches.failed(&at(5));
+    watches.revoked(&orders(), now);
     assert!(watches.found(&at(0), &[1], now).is_empty());
-    assert!(watches.committed(&passed(0, 9, &[])).is_empty());
     assert_eq!(watches.next_due(), None);
+    assert_eq!(offsets(&watches.committed(&passed(0, 3, &[]))), [2]);
+    watches.forget_gone(now + GONE_KEPT);
+    assert!(watches.committed(&passed(0, 9, &[])).is_empty());
+
+    watches.assigned(&at(0), now);
+    watches.revoked(&orders(), now);
+    watches.assigned(&at(7), now);
+    watches.forget_gone(now + GONE_KEPT);
+    assert_eq!(watches.due(now), [at(7)], "it has come back");
 }
