@@ -1,5 +1,5 @@
 //! Bugs that the test suite must catch, planted by the test-only feature `planted-bugs`. Without the feature
-//! [`planted`] is always false and costs nothing.
+//! `planted` is always false and costs nothing.
 
 /// A bug that can be planted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
