@@ -16,9 +16,6 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMe
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;
 
-/// How many records are taken out of librdkafka's queue at a time.
-const BATCH: usize = 256;
-
 /// Waits until nothing that was sent is outstanding, ending `linger.ms`; unlike rdkafka's own flush it returns as
 /// soon as that is so. Delivery reports must be served by another thread meanwhile.
 pub(crate) fn flush<C: ClientContext>(
@@ -180,13 +177,14 @@ impl fmt::Debug for RecordQueue {
     }
 }
 
-/// Records taken out of a [`RecordQueue`] and not yet looked at.
+/// The one record that was taken out of a [`RecordQueue`] and not yet passed on.
+///
+/// One at a time: `rd_kafka_consume_batch_queue` moves a partition's position one *beyond* its end when the end (or
+/// any other error with an offset) is in the batch, and the next rebalance then skips the record that comes there.
 pub(crate) struct Hand {
     /// Keeps the queue alive, and with it what messages belong to.
     queue: Arc<RecordQueue>,
-    messages: Box<[*mut sys::rd_kafka_message_t; BATCH]>,
-    at: usize,
-    end: usize,
+    message: Option<NonNull<sys::rd_kafka_message_t>>,
 }
 
 // SAFETY: messages may be looked at and destroyed on any thread, by one at a time, which ownership sees to.
@@ -197,67 +195,46 @@ impl Hand {
     pub(crate) fn new(queue: Arc<RecordQueue>) -> Self {
         Self {
             queue,
-            messages: Box::new([ptr::null_mut(); BATCH]),
-            at: 0,
-            end: 0,
+            message: None,
         }
     }
 
     /// Whether nothing is in it.
     pub(crate) fn is_empty(&self) -> bool {
-        self.at == self.end
+        self.message.is_none()
     }
 
-    /// If it is empty, takes what is in the queue now, up to `most`; never waits. Gives how many it took.
-    pub(crate) fn refill(&mut self, most: usize) -> usize {
-        if !self.is_empty() {
-            return 0;
+    /// What is in it; if nothing is, the next of the queue, if there is one now. Never waits.
+    pub(crate) fn first(&mut self) -> Option<Message<'_>> {
+        if self.message.is_none() {
+            // SAFETY: the queue is valid; what is given back is null or ours from then on.
+            let message = unsafe { sys::rd_kafka_consume_queue(self.queue.queue.as_ptr(), 0) };
+            self.message = NonNull::new(message);
         }
-        // SAFETY: the array has room for BATCH pointers, and those up to the count given back are ours from then on.
-        let count = unsafe {
-            sys::rd_kafka_consume_batch_queue(
-                self.queue.queue.as_ptr(),
-                0,
-                self.messages.as_mut_ptr(),
-                most.min(BATCH),
-            )
-        };
-        self.at = 0;
-        self.end = usize::try_from(count).unwrap_or(0);
-        self.end
+        // SAFETY: the message is alive until `pass`, which needs a mutable borrow.
+        self.message
+            .map(|message| Message(unsafe { message.as_ref() }))
     }
 
-    /// The next one.
-    pub(crate) fn first(&self) -> Option<Message<'_>> {
-        if self.is_empty() {
-            return None;
-        }
-        // SAFETY: between `at` and `end` are valid messages, alive until `pass`, which needs a mutable borrow.
-        Some(Message(unsafe { &*self.messages[self.at] }))
-    }
-
-    /// Lets go of the next one.
+    /// Lets go of what is in it.
     pub(crate) fn pass(&mut self) {
-        if !self.is_empty() {
-            // SAFETY: it is valid, and not looked at again as `at` moves on.
-            unsafe { sys::rd_kafka_message_destroy(self.messages[self.at]) };
-            self.at += 1;
+        if let Some(message) = self.message.take() {
+            // SAFETY: it is ours and valid, and not looked at again.
+            unsafe { sys::rd_kafka_message_destroy(message.as_ptr()) };
         }
     }
 }
 
 impl Drop for Hand {
     fn drop(&mut self) {
-        while !self.is_empty() {
-            self.pass();
-        }
+        self.pass();
     }
 }
 
 impl fmt::Debug for Hand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hand")
-            .field("messages", &(self.end - self.at))
+            .field("is_empty", &self.is_empty())
             .finish_non_exhaustive()
     }
 }

@@ -20,6 +20,8 @@ use super::offsets::{Ask, Attempt, Start, listed, topic_problem};
 use super::rebalance::Context;
 use super::session::Limiter;
 
+/// So many records are gathered before the worker may take them and other things are looked after.
+const AT_A_TIME: usize = 256;
 /// The longest sleep: so late is noticed that fresh group metadata is wanted.
 const TICK: Duration = Duration::from_millis(20);
 /// How long a seek may take before it is tried again.
@@ -44,7 +46,7 @@ pub(crate) struct Poller {
     gather: Arc<Gather>,
     commands: Receiver<Command>,
     limiter: Option<Arc<Limiter>>,
-    /// The turn in which the hand was filled.
+    /// The turn in which the hand took what is in it.
     hand_turn: u64,
     /// The slot of the last record's partition, in that turn.
     last: Option<((usize, i32), u64, Option<usize>)>,
@@ -146,21 +148,18 @@ impl Poller {
         }
         self.permit_at = None;
         let gather = Arc::clone(&self.gather);
-        if self.hand.is_empty() {
-            let state = gather.lock();
-            let room = state.room();
-            self.hand_turn = state.turn();
-            drop(state);
-            if room == 0 || self.hand.refill(room) == 0 {
-                return false;
-            }
-        }
         let mut odd = Vec::new();
         let mut state = gather.lock();
         let was_empty = state.is_empty();
-        while state.room() > 0
-            && let Some(message) = self.hand.first()
-        {
+        let mut turns_left = AT_A_TIME;
+        while state.room() > 0 && turns_left > 0 {
+            if self.hand.is_empty() {
+                self.hand_turn = state.turn();
+            }
+            let Some(message) = self.hand.first() else {
+                break;
+            };
+            turns_left -= 1;
             let slot = slot(&mut self.last, &state, &message, self.hand_turn);
             match (message.error(), slot) {
                 (None, Some(slot)) => {
@@ -197,7 +196,7 @@ impl Poller {
             self.hand.pass();
         }
         let arrived = was_empty && !state.is_empty();
-        let go_on = self.permit_at.is_none() && state.room() > 0;
+        let go_on = turns_left == 0;
         drop(state);
         if arrived {
             gather.arrived.notify_one();
