@@ -415,6 +415,22 @@ impl Lane {
         };
     }
 
+    /// Gives each record that waits in it a buffer of its own, so that a wait does not keep whole batches in memory.
+    pub fn compact(&mut self) {
+        for piece in &mut self.pieces {
+            let State::Transformed(entries) = &mut piece.state else {
+                continue;
+            };
+            for entry in entries {
+                let record = match entry {
+                    Entry::Done(done) => &mut done.record,
+                    Entry::Waiting(waiting) | Entry::Trying(waiting) => &mut waiting.record,
+                };
+                *record = record.detached();
+            }
+        }
+    }
+
     /// When something of it is due next.
     pub fn next_due(&self) -> Option<Instant> {
         let stop = self.stop.as_ref().and_then(|stop| stop.due);

@@ -5,7 +5,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::record::{Record, Topic};
+use crate::record::{DEDUP_KEY_HEADER, Record, Topic};
 
 /// The W3C trace context header, the one header that outputs inherit by themselves.
 pub const TRACEPARENT: &str = "traceparent";
@@ -215,6 +215,24 @@ impl Outputs {
         self.as_slice().is_empty()
     }
 
+    /// Sets the header [`DEDUP_KEY_HEADER`] of each output to the record's dedup key, `#` and its index, so that
+    /// whoever reads them recognises a copy. One that was set before (taken over from the record, say) goes.
+    pub fn set_dedup_keys(&mut self, record: &Record) {
+        let outputs = match &mut self.0 {
+            Repr::None => return,
+            Repr::One(output) => std::slice::from_mut(output),
+            Repr::Many(outputs) => outputs,
+        };
+        let key = record.dedup_key();
+        for (index, output) in outputs.iter_mut().enumerate() {
+            output.headers.retain(|(name, _)| *name != DEDUP_KEY_HEADER);
+            let value = Bytes::from(format!("{key}#{index}"));
+            output
+                .headers
+                .push((Cow::Borrowed(DEDUP_KEY_HEADER), Some(value)));
+        }
+    }
+
     /// Appends an output.
     pub fn push(&mut self, output: Output) {
         self.0 = match std::mem::take(&mut self.0) {
@@ -274,6 +292,20 @@ mod tests {
         assert_eq!(output.key_given(&record), None);
         assert_eq!(output.timestamp_given(&record), Some(1));
         assert_eq!(output.traceparent_given(&record), None);
+    }
+
+    #[test]
+    fn dedup_keys_are_those_of_the_record_with_an_index() {
+        let record = Record::builder("t", 1, 7)
+            .header(DEDUP_KEY_HEADER, "t-0-3")
+            .build();
+        let first = Output::new("v").with_headers_of(&record);
+        let mut outputs = Outputs::from(vec![first, Output::tombstone()]);
+        outputs.set_dedup_keys(&record);
+        for (output, key) in outputs.as_slice().iter().zip(["t-0-3#0", "t-0-3#1"]) {
+            let expected = (DEDUP_KEY_HEADER.into(), Some(key.into()));
+            assert_eq!(output.headers(), [expected]);
+        }
     }
 
     #[test]

@@ -440,6 +440,7 @@ fn worker_settings(config: &Config, number: usize) -> WorkerSettings {
         max_records: config.batch.max_records,
         max_bytes: config.batch.max_bytes.max(config.batch.max_output_bytes),
         max_outputs_per_record: config.batch.max_outputs_per_record,
+        output_dedup_header: config.failure.output_dedup_header,
         held_max_bytes: config.batch.held_max_bytes,
         drain_timeout: config.ops.drain_timeout,
         seed: fastrand::u64(..) ^ number as u64,

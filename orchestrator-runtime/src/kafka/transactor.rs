@@ -428,15 +428,10 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
         match self.repeat(begun, P::abort) {
             Ok(()) if error.class == TxnClass::Membership => Failed::Membership,
             Ok(()) => Failed::Aborted(error.message),
+            // A commit may have been asked for before, and then nobody knows which of the two the broker did.
             Err(abort) => {
-                tracing::warn!(error = %abort, "a transaction could not be aborted");
-                // It is never committed by us, and the new producer's initialisation ends it.
-                self.replace_because = Some("abort failed");
-                if error.class == TxnClass::Membership {
-                    Failed::Membership
-                } else {
-                    Failed::Aborted(error.message)
-                }
+                tracing::warn!(error = %abort, because = %error, "a transaction could not be aborted");
+                self.failed_at(abort, begun)
             }
         }
     }

@@ -83,7 +83,10 @@ impl Judge {
         (record, result): (Record, Transformed),
         again: Option<&Waiting>,
     ) -> Tried {
-        let checked = result.and_then(|outputs| {
+        let checked = result.and_then(|mut outputs| {
+            if settings.output_dedup_header {
+                outputs.set_dedup_keys(&record);
+            }
             check_outputs(settings, limits, &record, &outputs).map(|()| outputs)
         });
         match checked {

@@ -526,6 +526,8 @@ where
             let pause = !lane.reads_on() || over;
             if pause && !lane.paused() {
                 self.session.pause(partition, lane.epoch());
+                // It may wait for long.
+                lane.compact();
             } else if !pause && lane.paused() {
                 self.session
                     .resume(partition, lane.epoch(), lane.taken_in());

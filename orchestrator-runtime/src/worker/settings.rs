@@ -28,6 +28,8 @@ pub struct WorkerSettings {
     pub max_bytes: usize,
     /// The most outputs of one record.
     pub max_outputs_per_record: usize,
+    /// Whether outputs carry the dedup key as a header.
+    pub output_dedup_header: bool,
     /// The most bytes that wait behind held records.
     pub held_max_bytes: usize,
     /// How long a drain may take.

@@ -75,6 +75,7 @@ fn settings(seed: u64) -> WorkerSettings {
         max_records: 16,
         max_bytes: 1 << 20,
         max_outputs_per_record: 10,
+        output_dedup_header: false,
         held_max_bytes: 4000,
         drain_timeout: Duration::from_secs(600),
         seed,

@@ -329,6 +329,10 @@ impl TransactionalProducer for ModelProducer {
         if broker.strikes(25, "commit is not done and its answer is lost") {
             return Err(error(TxnClass::Fatal, "unknown outcome"));
         }
+        if broker.strikes(25, "commit is done but its answer asks for an abort") {
+            broker.commit_open();
+            return Err(error(TxnClass::Abort, "abort required"));
+        }
         if broker.strikes(25, "commit must be repeated") {
             return Err(error(TxnClass::Repeat, "commit timed out"));
         }
@@ -339,7 +343,7 @@ impl TransactionalProducer for ModelProducer {
     fn abort(&mut self) -> Result<(), TxnError> {
         self.fenced()?;
         let mut broker = lock(&self.broker);
-        if broker.strikes(20, "abort fails") {
+        if broker.open.is_none() || broker.strikes(20, "abort fails") {
             return Err(error(TxnClass::Fatal, "abort failed"));
         }
         broker.abort_open();
