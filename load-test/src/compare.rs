@@ -1,5 +1,5 @@
-//! `load-test compare`: another program against the floor, in turn, on the same orders, each run with a
-//! fresh target topic and group. Called by `main`; `measure` times a run, `report` says what came out.
+//! `load-test compare`: another program against the floor (or against itself, without faults), in turn, on the same
+//! orders, each run with a fresh target topic and group. Called by `main`; `measure` times a run, `report` says what came out.
 //!
 //! A run counts only if its target holds exactly one output per order for a read_committed reader: a
 //! program that is fast because it loses or repeats records is an error here, not a result.
@@ -46,6 +46,13 @@ pub(crate) struct CompareArgs {
     /// The same seed gives the same orders
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Compare the program not with the floor but with itself: on orders of which some have this x-fault header
+    /// (transient:1, say) against orders without
+    #[arg(long)]
+    fault: Option<String>,
+    /// Every how many orders one has it
+    #[arg(long, default_value_t = 1000)]
+    fault_every: u64,
     /// Measured rounds of one run each
     #[arg(long, default_value_t = 3)]
     rounds: u32,
@@ -58,10 +65,10 @@ pub(crate) struct CompareArgs {
     /// Longest one run may take
     #[arg(long, default_value_t = 300)]
     run_limit_seconds: u64,
-    /// Fail if the program's throughput is below this share of the floor's
+    /// Fail if the program's throughput is below this share of the baseline's
     #[arg(long)]
     min_throughput_ratio: Option<f64>,
-    /// Fail if the program's CPU time per record is above this multiple of the floor's
+    /// Fail if the program's CPU time per record is above this multiple of the baseline's
     #[arg(long)]
     max_cpu_ratio: Option<f64>,
 }
@@ -101,16 +108,11 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     fn compare(&mut self) -> Result<Report> {
         let args = self.args;
-        let source = format!("{}-source", self.id);
-        self.topics.push(source.clone());
-        fill::run(&fill::FillArgs {
-            bootstrap_servers: args.bootstrap_servers.clone(),
-            topic: source.clone(),
-            num_records: args.num_records,
-            record_size: args.record_size,
-            partitions: args.partitions,
-            seed: args.seed,
-        })?;
+        let source = self.source("source", None)?;
+        let (baseline, faulty) = match &args.fault {
+            None => (Who::Floor, source.clone()),
+            Some(fault) => (Who::Clean, self.source("faulty", Some(fault))?),
+        };
         println!(
             "{} orders of {} bytes in {} partitions\n{}",
             args.num_records,
@@ -122,12 +124,12 @@ impl Comparison<'_> {
         let mut report = Report::default();
         for round in 0..args.warm_up_rounds + args.rounds {
             // Whoever goes second finds a warmer machine: take turns at that too.
-            let mut order = [Who::Floor, Who::Program];
+            let mut order = [(baseline, &source), (Who::Program, &faulty)];
             if round % 2 == 1 {
                 order.reverse();
             }
-            for who in order {
-                let measured = self.measure(who, round, &source)?;
+            for (who, source) in order {
+                let measured = self.measure(who, round, source)?;
                 let counted = round >= args.warm_up_rounds;
                 println!("{}", Report::row(who, &measured, counted));
                 if counted {
@@ -136,6 +138,24 @@ impl Comparison<'_> {
             }
         }
         Ok(report)
+    }
+
+    /// Fills a topic with the orders.
+    fn source(&mut self, name: &str, fault: Option<&String>) -> Result<String> {
+        let args = self.args;
+        let topic = format!("{}-{name}", self.id);
+        self.topics.push(topic.clone());
+        fill::run(&fill::FillArgs {
+            bootstrap_servers: args.bootstrap_servers.clone(),
+            topic: topic.clone(),
+            num_records: args.num_records,
+            record_size: args.record_size,
+            partitions: args.partitions,
+            seed: args.seed,
+            fault: fault.cloned(),
+            fault_every: args.fault_every,
+        })?;
+        Ok(topic)
     }
 
     fn measure(&mut self, who: Who, round: u32, source: &str) -> Result<Measured> {
@@ -148,7 +168,7 @@ impl Comparison<'_> {
 
         let mut command = match who {
             Who::Floor => self.floor_command(source, &target, &group)?,
-            Who::Program => self.program_command(source, &target, &group)?,
+            Who::Clean | Who::Program => self.program_command(source, &target, &group)?,
         };
         let measured = measure::run(
             &mut command,
@@ -208,6 +228,7 @@ impl Comparison<'_> {
             .env("ORCH_GROUP_ID", group)
             .env("ORCH_HTTP_ADDR", "off")
             .env("ORCH_DB_STRATEGY", "NONE")
+            .env("EXAMPLE_FAULTS", args.fault.is_some().to_string())
             .envs(args.env.iter().map(|set| (&set.key, &set.value)));
         Ok(command)
     }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::topics;
@@ -40,6 +41,12 @@ pub(crate) struct FillArgs {
     /// The same seed gives the same orders
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// The x-fault header of some orders, transient:1 say: the example app fails by it if EXAMPLE_FAULTS=true
+    #[arg(long)]
+    pub(crate) fault: Option<String>,
+    /// Every how many orders one has it
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) fault_every: u64,
 }
 
 /// Writes the orders and checks by the topic's offsets that all are there.
@@ -59,9 +66,19 @@ pub(crate) fn run(args: &FillArgs) -> Result<()> {
         .create()
         .context("producer")?;
     let mut orders = Orders::new(args.seed, args.record_size);
-    for _ in 0..args.num_records {
+    for number in 1..=args.num_records {
         let (key, value) = orders.next_order()?;
         let mut record = BaseRecord::to(&args.topic).key(key).payload(value);
+        record.headers = args
+            .fault
+            .as_deref()
+            .filter(|_| number.is_multiple_of(args.fault_every))
+            .map(|fault| {
+                OwnedHeaders::new().insert(Header {
+                    key: "x-fault",
+                    value: Some(fault),
+                })
+            });
         loop {
             record = match producer.send(record) {
                 Ok(()) => break,

@@ -12,7 +12,9 @@ use crate::measure::Measured;
 pub(crate) enum Who {
     /// The hand-written loop.
     Floor,
-    /// What is compared with it.
+    /// The program on orders without faults.
+    Clean,
+    /// What is compared with either.
     Program,
 }
 
@@ -20,6 +22,7 @@ impl Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Floor => "floor",
+            Self::Clean => "clean",
             Self::Program => "program",
         })
     }
@@ -67,14 +70,14 @@ const FIGURES: [Figure; 6] = [THROUGHPUT, STEADY, STARTUP, CPU, MACHINE_CPU, RSS
 /// The runs that count.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    floor: Vec<Measured>,
+    baseline: Vec<Measured>,
     program: Vec<Measured>,
 }
 
 impl Report {
     pub(crate) fn add(&mut self, who: Who, run: Measured) {
         match who {
-            Who::Floor => self.floor.push(run),
+            Who::Floor | Who::Clean => self.baseline.push(run),
             Who::Program => self.program.push(run),
         }
     }
@@ -93,25 +96,25 @@ impl Report {
         if counted { row } else { row + "  (warm-up)" }
     }
 
-    /// Medians and spreads of both, and program / floor for each figure.
+    /// Medians and spreads of both, and program / baseline for each figure.
     pub(crate) fn summary(&self) -> String {
         let mut text = format!(
             "\n{:<24}{:>12}{:>8}{:>12}{:>8}{:>8}\n",
-            "median (spread)", "floor", "", "program", "", "ratio"
+            "median (spread)", "baseline", "", "program", "", "ratio"
         );
         for figure in &FIGURES {
-            let (floor, program) = self.sides(figure);
-            let verdict = verdict(floor, program);
+            let (baseline, program) = self.sides(figure);
+            let verdict = verdict(baseline, program);
             let Figure { name, decimals, .. } = *figure;
             // Writing to a String cannot fail.
             writeln!(
                 text,
                 "{name:<24}{:>12.decimals$}{:>8}{:>12.decimals$}{:>8}{:>8.3}  {verdict}",
-                floor.median,
-                percent(floor.spread),
+                baseline.median,
+                percent(baseline.spread),
                 program.median,
                 percent(program.spread),
-                program.median / floor.median,
+                program.median / baseline.median,
             )
             .ok();
         }
@@ -121,24 +124,24 @@ impl Report {
     /// An error if the program misses a bound that is asked for.
     pub(crate) fn check(&self, min_throughput: Option<f64>, max_cpu: Option<f64>) -> Result<()> {
         let ratio = |figure| {
-            let (floor, program) = self.sides(figure);
-            program.median / floor.median
+            let (baseline, program) = self.sides(figure);
+            program.median / baseline.median
         };
         let (throughput, cpu) = (ratio(&THROUGHPUT), ratio(&CPU));
         ensure!(
             min_throughput.is_none_or(|min| throughput >= min),
-            "throughput is {throughput:.3} of the floor's, below --min-throughput-ratio"
+            "throughput is {throughput:.3} of the baseline's, below --min-throughput-ratio"
         );
         ensure!(
             max_cpu.is_none_or(|max| cpu <= max),
-            "CPU time per record is {cpu:.3} of the floor's, above --max-cpu-ratio"
+            "CPU time per record is {cpu:.3} of the baseline's, above --max-cpu-ratio"
         );
         Ok(())
     }
 
     fn sides(&self, figure: &Figure) -> (Sample, Sample) {
         let sample = |runs: &[Measured]| Sample::of(runs.iter().map(figure.of).collect());
-        (sample(&self.floor), sample(&self.program))
+        (sample(&self.baseline), sample(&self.program))
     }
 }
 
@@ -175,11 +178,11 @@ impl Sample {
 }
 
 /// What noise allows us to say.
-fn verdict(floor: Sample, program: Sample) -> &'static str {
-    let difference = (program.median / floor.median - 1.0).abs();
-    if difference <= floor.spread.max(program.spread) {
+fn verdict(baseline: Sample, program: Sample) -> &'static str {
+    let difference = (program.median / baseline.median - 1.0).abs();
+    if difference <= baseline.spread.max(program.spread) {
         "equal within the spread"
-    } else if program.median < floor.median {
+    } else if program.median < baseline.median {
         "program lower"
     } else {
         "program higher"
@@ -201,17 +204,17 @@ mod tests {
         }
     }
 
-    fn report(floor: &[f64], program: &[f64]) -> Report {
+    fn report(baseline: &[f64], program: &[f64]) -> Report {
         Report {
-            floor: floor.iter().copied().map(run).collect(),
+            baseline: baseline.iter().copied().map(run).collect(),
             program: program.iter().copied().map(run).collect(),
         }
     }
 
     #[track_caller]
-    fn check_verdict(floor: &[f64], program: &[f64], expected: &str) {
-        let (floor, program) = report(floor, program).sides(&THROUGHPUT);
-        assert_eq!(verdict(floor, program), expected);
+    fn check_verdict(baseline: &[f64], program: &[f64], expected: &str) {
+        let (baseline, program) = report(baseline, program).sides(&THROUGHPUT);
+        assert_eq!(verdict(baseline, program), expected);
     }
 
     #[test]

@@ -51,25 +51,23 @@ impl Judge {
             let answer = self.topics.look_up(committer, topic).await;
             limits.insert(topic.clone(), answer);
         }
-        for (record, result) in results {
-            match result {
-                Ok(outputs) => {
-                    for topic in outputs.as_slice().iter().filter_map(Output::topic) {
-                        if !limits.contains_key(topic) {
-                            let answer = self.topics.look_up(committer, topic).await;
-                            limits.insert(topic.clone(), answer);
-                        }
-                    }
-                }
-                Err(_) => {
-                    if let Some(topic) = dlq_of(settings, record)
-                        && !limits.contains_key(&topic)
-                    {
-                        let answer = self.topics.look_up(committer, &topic).await;
-                        limits.insert(topic, answer);
-                    }
+        for (_, result) in results {
+            let outputs = result.iter().flat_map(|outputs| outputs.as_slice());
+            for topic in outputs.filter_map(Output::topic) {
+                if !limits.contains_key(topic) {
+                    let answer = self.topics.look_up(committer, topic).await;
+                    limits.insert(topic.clone(), answer);
                 }
             }
+        }
+        // Any of them may fail yet, when its outputs are checked. All are of one partition, so one topic it is.
+        if let Some(topic) = results
+            .first()
+            .and_then(|(record, _)| dlq_of(settings, record))
+            && !limits.contains_key(&topic)
+        {
+            let answer = self.topics.look_up(committer, &topic).await;
+            limits.insert(topic, answer);
         }
         limits
     }

@@ -19,8 +19,8 @@ use orchestrator_core::ports::{
     TopicFacts, UnitSlice,
 };
 use orchestrator_core::{
-    FailureClass, FailureTracker, HoldReason, OffsetRange, Passed, SourcePartition, TransformError,
-    Transformer,
+    FailureClass, FailureTracker, HoldReason, OffsetRange, Passed, Record, SourcePartition,
+    TransformError, Transformer,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -308,14 +308,11 @@ where
             Ok(())
         };
         let chunk = self.stage.chunk_records();
-        let mut records = slice.records;
+        let mut rest = slice.records.into_iter();
         let mut from = slice.from;
         loop {
-            let rest = (records.len() > chunk).then(|| records.split_off(chunk));
-            let next = rest
-                .as_ref()
-                .and_then(|rest| rest.first())
-                .map_or(slice.next, |record| record.offset());
+            let records: Vec<_> = rest.by_ref().take(chunk).collect();
+            let next = rest.as_slice().first().map_or(slice.next, Record::offset);
             if !lane.take_in(from, next, &records) {
                 return;
             }
@@ -344,9 +341,8 @@ where
                 }
             }
             from = next;
-            match rest {
-                Some(rest) => records = rest,
-                None => return,
+            if rest.len() == 0 {
+                return;
             }
         }
     }
