@@ -38,10 +38,11 @@ pub(crate) struct Input {
     pub(crate) fate: Fate,
 }
 
-/// The next offsets of a group that has passed all inputs, by topic and partition.
+/// The next offsets of a group that has passed all inputs but those of which nothing has to become, by topic and
+/// partition.
 pub(crate) fn next_offsets(inputs: &[Input]) -> BTreeMap<String, BTreeMap<i32, i64>> {
     let mut next: BTreeMap<String, BTreeMap<i32, i64>> = BTreeMap::new();
-    for input in inputs {
+    for input in inputs.iter().filter(|input| input.fate != Fate::Nothing) {
         let partitions = next.entry(input.topic.clone()).or_default();
         let next = partitions.entry(input.at.partition).or_default();
         *next = (*next).max(input.at.offset + 1);

@@ -4,6 +4,8 @@
 //! once, in order, and that the fault really bit. A run in which it did not is a failed test that says so.
 
 mod exact;
+mod inside;
 mod killed;
 mod load;
+mod records;
 mod scene;

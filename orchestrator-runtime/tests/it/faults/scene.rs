@@ -99,13 +99,6 @@ impl Scene {
         self
     }
 
-    /// The group protocol of KIP-848, in which sessions are the broker's.
-    pub(crate) fn with_consumer_protocol(mut self) -> Self {
-        self.variables
-            .retain(|key, _| !key.starts_with("ORCH_KAFKA_CONSUMER_"));
-        self.with("ORCH_KAFKA_CONSUMER_GROUP_PROTOCOL", "consumer")
-    }
-
     /// For a pipeline in this process.
     pub(crate) fn config(&self, more: &[(&str, &str)]) -> Config {
         let mut variables = self.variables.clone();
