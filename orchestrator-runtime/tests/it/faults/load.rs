@@ -1,0 +1,71 @@
+//! Orders that keep coming until told to stop, and what has to become of them. Used by tests that need a pipeline at
+//! work while something happens to it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use orchestrator_testkit::orders::Orders;
+use orchestrator_testkit::writer::{Position, write};
+use tokio::task::JoinHandle;
+
+use super::exact::{Fate, Input};
+
+/// Poison among the orders: dead letters must be as exact as outputs.
+const POISON: f64 = 0.005;
+/// Far more than a load ever writes.
+const NUMBERS_EACH: u64 = 1_000_000;
+
+/// Writes orders to a topic at a steady pace.
+#[derive(Debug)]
+pub(crate) struct Load {
+    topic: String,
+    orders: Orders,
+    first: u64,
+    stop: Arc<AtomicBool>,
+    writing: JoinHandle<Vec<Position>>,
+}
+
+impl Load {
+    /// Starts writing. No two loads have an order in common: each topic has order numbers of its own.
+    pub(crate) fn start(bootstrap: &str, topic: &str, per_second: u32) -> Self {
+        let first = u64::from(fastrand::u32(..)) * NUMBERS_EACH;
+        let orders = Orders::new(first).poison(POISON);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (began, stopped) = (Instant::now(), stop.clone());
+        let paced = (0_u32..).map_while(move |n| {
+            let due = began + Duration::from_secs(1) * n / per_second;
+            let wait = due.saturating_duration_since(Instant::now());
+            if !wait.is_zero() {
+                std::thread::sleep(wait);
+            }
+            let going_on = !stopped.load(Ordering::Relaxed);
+            going_on.then(|| orders.order(first + u64::from(n)).into_record())
+        });
+        let (bootstrap, name) = (bootstrap.to_owned(), topic.to_owned());
+        let writing = tokio::spawn(async move { write(&bootstrap, &name, paced).await.unwrap() });
+        Self {
+            topic: topic.to_owned(),
+            orders,
+            first,
+            stop,
+            writing,
+        }
+    }
+
+    /// Stops, and gives all that was written.
+    pub(crate) async fn stop(self) -> Vec<Input> {
+        self.stop.store(true, Ordering::Relaxed);
+        let positions = self.writing.await.unwrap();
+        let end = self.first + positions.len() as u64;
+        let orders = self.orders.range(self.first..end);
+        let inputs = orders.zip(positions).map(|(order, at)| Input {
+            topic: self.topic.clone(),
+            at,
+            fate: Fate::of_order(order.value.as_bytes()),
+            key: Some(order.key.into()),
+            value: Some(order.value.into()),
+        });
+        inputs.collect()
+    }
+}

@@ -1,0 +1,11 @@
+//! The whole pipeline on a real Kafka while things go wrong: mostly the example app as a process of its own.
+//!
+//! Every test proves two things by a reader that shares no code with the runtime: that every input came out exactly
+//! once, in order, and that the fault really bit. A run in which it did not is a failed test that says so.
+
+mod exact;
+mod inside;
+mod killed;
+mod load;
+mod records;
+mod scene;

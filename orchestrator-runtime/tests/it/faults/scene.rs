@@ -1,0 +1,246 @@
+//! What a test of faults stands on: a broker, topics, a group, the example app as a process, and the judgement at the
+//! end. It starts nothing by itself.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use orchestrator_runtime::Config;
+use orchestrator_testkit::admin::{Admin, fresh};
+use orchestrator_testkit::kafka::{Kafka, KafkaOptions};
+use orchestrator_testkit::process::{Process, Program, Signal, workspace_binary};
+use orchestrator_testkit::reader::{Isolation, ReadRecord, Until, read_all};
+use orchestrator_testkit::wait;
+use orchestrator_testkit::writer::{WriteRecord, write};
+
+use super::exact::{Fate, Input, check, next_offsets};
+use super::load::Load;
+
+/// For whatever should take seconds at the most.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// Sessions of two seconds and time-outs that are enforced at once, so that a test sees many faults in little time.
+/// What waits for what stays the same.
+pub(crate) fn impatient() -> KafkaOptions {
+    [
+        ("group.min.session.timeout.ms", "1000"),
+        ("group.consumer.min.session.timeout.ms", "1000"),
+        ("group.consumer.session.timeout.ms", "2000"),
+        ("group.consumer.min.heartbeat.interval.ms", "100"),
+        ("group.consumer.heartbeat.interval.ms", "300"),
+        (
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms",
+            "250",
+        ),
+    ]
+    .into_iter()
+    .fold(KafkaOptions::new().own(), |options, (key, value)| {
+        options.property(key, value)
+    })
+}
+
+/// The impatient broker that these tests share.
+pub(crate) fn shared() -> &'static Kafka {
+    static SHARED: OnceLock<Kafka> = OnceLock::new();
+    SHARED.get_or_init(|| Kafka::start(impatient()).unwrap())
+}
+
+/// Topics and a group of a test's own.
+pub(crate) struct Scene {
+    pub(crate) bootstrap: String,
+    pub(crate) admin: Admin,
+    pub(crate) sources: Vec<String>,
+    pub(crate) target: String,
+    pub(crate) dlq: String,
+    pub(crate) group: String,
+    variables: BTreeMap<String, String>,
+}
+
+impl Scene {
+    /// Source topics, target and dead-letter queue with as many partitions each.
+    pub(crate) async fn new(kafka: &Kafka, sources: usize, partitions: i32) -> Self {
+        let bootstrap = kafka.bootstrap_servers().to_owned();
+        let admin = Admin::new(&bootstrap).unwrap();
+        let group = fresh("group");
+        let sources: Vec<_> = (0..sources).map(|_| fresh("orders")).collect();
+        let scene = Self {
+            target: format!("{group}.out"),
+            dlq: format!("{group}.dlq"),
+            variables: BTreeMap::new(),
+            admin,
+            bootstrap,
+            sources,
+            group,
+        };
+        for topic in scene.sources.iter().chain([&scene.target, &scene.dlq]) {
+            scene
+                .admin
+                .create_topic(topic, partitions, &[])
+                .await
+                .unwrap();
+        }
+        let (sources, bootstrap) = (scene.sources.join(","), scene.bootstrap.clone());
+        let (target, dlq, group) = (scene.target.clone(), scene.dlq.clone(), scene.group.clone());
+        scene
+            .with("ORCH_BOOTSTRAP_SERVERS", bootstrap)
+            .with("ORCH_SOURCE_TOPICS", sources)
+            .with("ORCH_TARGET_TOPIC", target)
+            .with("ORCH_DLQ_TOPIC", dlq)
+            .with("ORCH_GROUP_ID", group)
+            .with("ORCH_ATOMIC_ON_POISON", "DLQ")
+            .with("ORCH_HTTP_ADDR", "off")
+            .with("ORCH_KAFKA_CONSUMER_SESSION_TIMEOUT_MS", "2000")
+            .with("ORCH_KAFKA_CONSUMER_HEARTBEAT_INTERVAL_MS", "300")
+    }
+
+    /// Sets a variable for all that is started.
+    pub(crate) fn with(mut self, key: &str, value: impl Into<String>) -> Self {
+        self.variables.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// For a pipeline in this process.
+    pub(crate) fn config(&self, more: &[(&str, &str)]) -> Config {
+        let mut variables = self.variables.clone();
+        variables.extend(more.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+        Config::from_map(variables).unwrap()
+    }
+
+    /// The example app, not started yet.
+    pub(crate) fn program(&self) -> Program {
+        self.program_built_with(&[])
+    }
+
+    /// The example app, built with these features.
+    pub(crate) fn program_built_with(&self, features: &[&str]) -> Program {
+        Program::new(workspace_binary("example-app", features).unwrap())
+            .envs(self.variables.clone())
+            .env("EXAMPLE_FAULTS", "true")
+    }
+
+    /// The example app under this instance id.
+    pub(crate) fn start(&self, instance: &str) -> Process {
+        let program = self.program().env("ORCH_INSTANCE_ID", instance);
+        program.start().unwrap()
+    }
+
+    /// Orders that keep coming, into the first source.
+    pub(crate) fn load(&self, per_second: u32) -> Load {
+        Load::start(&self.bootstrap, &self.sources[0], per_second)
+    }
+
+    /// Writes records to a source; each with what has to become of it.
+    pub(crate) async fn write(
+        &self,
+        source: usize,
+        records: Vec<(WriteRecord, Fate)>,
+    ) -> Vec<Input> {
+        let topic = self.sources[source].clone();
+        let (records, fates): (Vec<_>, Vec<_>) = records.into_iter().unzip();
+        let written = write(&self.bootstrap, &topic, records.clone())
+            .await
+            .unwrap();
+        let all = records.into_iter().zip(fates).zip(written);
+        let inputs = all.map(|((record, fate), at)| Input {
+            topic: topic.clone(),
+            at,
+            key: record.key,
+            value: record.value,
+            fate,
+        });
+        inputs.collect()
+    }
+
+    /// Whether records of an open transaction lie in the target: in the log, and visible to nobody.
+    pub(crate) async fn has_open_transaction(&self) -> bool {
+        let written = self.admin.end_offsets(&self.target, Isolation::Uncommitted);
+        let written = written.await.unwrap();
+        let visible = self.admin.end_offsets(&self.target, Isolation::Committed);
+        visible.await.unwrap() != written
+    }
+
+    /// Stops a working process with SIGSTOP at a moment when it has a transaction open; it stays so.
+    pub(crate) async fn freeze_in_transaction(&self, process: &Process) {
+        let frozen = wait::until("a transaction is open", LIMIT, async || {
+            process.signal(Signal::Stop).unwrap();
+            if self.has_open_transaction().await && self.has_open_transaction().await {
+                return true;
+            }
+            process.signal(Signal::Cont).unwrap();
+            false
+        });
+        frozen.await.unwrap();
+    }
+
+    /// Waits until the group has passed this many more records than now.
+    pub(crate) async fn wait_for_progress(&self, records: i64) {
+        let passed = async || {
+            let mut passed = 0;
+            for source in &self.sources {
+                let committed = self.admin.committed(&self.group, source).await;
+                passed += committed.map_or(0, |c| c.values().sum::<i64>());
+            }
+            passed
+        };
+        let wanted = passed().await + records;
+        let what = format!("the group {} passes {records} records", self.group);
+        wait::until(&what, LIMIT, async || passed().await >= wanted)
+            .await
+            .unwrap();
+    }
+
+    /// Waits until the group has passed all of these.
+    pub(crate) async fn wait_until_passed(&self, inputs: &[Input]) {
+        for (topic, next) in next_offsets(inputs) {
+            let waiting = self
+                .admin
+                .wait_for_committed(&self.group, &topic, &next, LIMIT);
+            waiting.await.unwrap();
+        }
+    }
+
+    /// What a read_committed reader sees of the target and the dead-letter queue.
+    pub(crate) async fn visible(&self) -> (Vec<ReadRecord>, Vec<ReadRecord>) {
+        (
+            self.read(&self.target, Isolation::Committed).await,
+            self.read(&self.dlq, Isolation::Committed).await,
+        )
+    }
+
+    pub(crate) async fn read(&self, topic: &str, isolation: Isolation) -> Vec<ReadRecord> {
+        read_all(&self.bootstrap, &[topic], isolation, Until::End, LIMIT)
+            .await
+            .unwrap()
+    }
+
+    /// Judges the end: outputs, dead letters, order, and the committed offsets.
+    pub(crate) async fn judge(&self, inputs: &[Input]) -> Result<(), String> {
+        let (outputs, letters) = self.visible().await;
+        check(inputs, &outputs, &letters)?;
+        for (topic, next) in next_offsets(inputs) {
+            let committed = self.admin.committed(&self.group, &topic).await.unwrap();
+            if committed != next {
+                return Err(format!(
+                    "{topic} is committed to {committed:?}, not {next:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until all inputs are passed, drains the processes and judges the end.
+    pub(crate) async fn finish(&self, inputs: &[Input], processes: &[&Process]) {
+        self.wait_until_passed(inputs).await;
+        for process in processes {
+            drain(process).await;
+        }
+        self.judge(inputs).await.unwrap();
+    }
+}
+
+/// Drains a process by SIGTERM; it has to end well.
+pub(crate) async fn drain(process: &Process) {
+    process.signal(Signal::Term).unwrap();
+    let status = process.wait(LIMIT).await.unwrap();
+    assert_eq!(status.code(), Some(0), "{process:?} ended with {status}");
+}
