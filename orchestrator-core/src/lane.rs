@@ -53,13 +53,37 @@ impl Entry {
             Self::Waiting(waiting) | Self::Trying(waiting) => waiting.record.offset(),
         }
     }
+
+    fn record_mut(&mut self) -> &mut Record {
+        match self {
+            Self::Done(done) => &mut done.record,
+            Self::Waiting(waiting) | Self::Trying(waiting) => &mut waiting.record,
+        }
+    }
 }
 
 #[derive(Debug)]
 enum State {
     /// Its records are with the transformer.
     Transforming,
-    Transformed(VecDeque<Entry>),
+    /// All of them are done: nearly all pieces are so, and go into a unit as they are.
+    Ready(Vec<Done>),
+    /// Some wait, or some were given out.
+    Mixed(VecDeque<Entry>),
+}
+
+impl State {
+    /// The entries, if it is transformed.
+    fn entries(&mut self) -> Option<&mut VecDeque<Entry>> {
+        if let Self::Ready(ready) = self {
+            let entries = std::mem::take(ready).into_iter().map(Entry::Done);
+            *self = Self::Mixed(entries.collect());
+        }
+        match self {
+            Self::Mixed(entries) => Some(entries),
+            Self::Transforming | Self::Ready(_) => None,
+        }
+    }
 }
 
 /// Records taken in together.
@@ -69,6 +93,13 @@ struct Piece {
     next: i64,
     bytes: usize,
     state: State,
+}
+
+impl Piece {
+    /// Whether all of it is ready, and no more than that.
+    fn fits(&self, max_records: usize, max_bytes: usize) -> bool {
+        matches!(&self.state, State::Ready(done) if done.len() <= max_records && self.bytes <= max_bytes)
+    }
 }
 
 /// A wait of the whole lane, whatever its records are.
@@ -211,25 +242,48 @@ impl Lane {
         let Ok(at) = self.pieces.binary_search_by_key(&from, |piece| piece.from) else {
             return;
         };
-        let mut entries = VecDeque::new();
+        let mut tried = tried.into_iter();
         let mut bytes = 0;
-        for tried in tried {
-            let entry = match tried {
-                Tried::Done(done) => Entry::Done(done),
-                Tried::Waiting(waiting) => {
-                    self.note_waiting(&waiting);
-                    Entry::Waiting(waiting)
+        let mut ready = Vec::with_capacity(tried.size_hint().0);
+        let mut waits = None;
+        for tried in tried.by_ref() {
+            match tried {
+                Tried::Done(done) => {
+                    bytes += size_of_done(&done);
+                    ready.push(done);
                 }
-            };
-            bytes += size(&entry);
-            entries.push_back(entry);
+                Tried::Waiting(waiting) => {
+                    waits = Some(waiting);
+                    break;
+                }
+            }
         }
-        self.known += entries.len();
+        let mut state = State::Ready(ready);
+        if let Some(first) = waits
+            && let Some(entries) = state.entries()
+        {
+            for tried in std::iter::once(Tried::Waiting(first)).chain(tried) {
+                let entry = match tried {
+                    Tried::Done(done) => Entry::Done(done),
+                    Tried::Waiting(waiting) => {
+                        self.note_waiting(&waiting);
+                        Entry::Waiting(waiting)
+                    }
+                };
+                bytes += size(&entry);
+                entries.push_back(entry);
+            }
+        }
+        self.known += match &state {
+            State::Transforming => 0,
+            State::Ready(ready) => ready.len(),
+            State::Mixed(entries) => entries.len(),
+        };
         self.transforming -= 1;
         let piece = &mut self.pieces[at];
         self.bytes = self.bytes - piece.bytes + bytes;
         piece.bytes = bytes;
-        piece.state = State::Transformed(entries);
+        piece.state = state;
     }
 
     /// The records whose next try is due, with what is known of them; they count as being tried from now on. Of a
@@ -305,10 +359,15 @@ impl Lane {
             return None;
         }
         let max_records = self.narrow.unwrap_or(usize::MAX).min(max_records).max(1);
+        if self
+            .pieces
+            .front()
+            .is_some_and(|piece| piece.fits(max_records, max_bytes))
+        {
+            return self.take_whole();
+        }
         let piece = self.pieces.front_mut()?;
-        let State::Transformed(entries) = &mut piece.state else {
-            return None;
-        };
+        let entries = piece.state.entries()?;
         let mut done = Vec::with_capacity(entries.len().min(max_records));
         let mut bytes = 0;
         while done.len() < max_records
@@ -344,28 +403,43 @@ impl Lane {
         })
     }
 
+    /// Takes the first piece, all of which is ready.
+    fn take_whole(&mut self) -> Option<UnitSlice> {
+        let piece = self.pieces.pop_front()?;
+        let State::Ready(done) = piece.state else {
+            self.pieces.push_front(piece);
+            return None;
+        };
+        self.bytes -= piece.bytes;
+        self.known -= done.len();
+        self.given_out = piece.next;
+        Some(UnitSlice {
+            partition: self.partition.clone(),
+            epoch: self.epoch,
+            from: piece.from,
+            next: piece.next,
+            done,
+        })
+    }
+
     /// Puts back what was taken last and could not be committed; later parts first.
     pub fn put_back(&mut self, slice: UnitSlice) {
-        let entries: VecDeque<_> = slice.done.into_iter().map(Entry::Done).collect();
-        let bytes = entries.iter().map(size).sum();
+        let bytes = slice.done.iter().map(size_of_done).sum();
         self.bytes += bytes;
-        self.known += entries.len();
+        self.known += slice.done.len();
         self.given_out = slice.from;
         self.pieces.push_front(Piece {
             from: slice.from,
             next: slice.next,
             bytes,
-            state: State::Transformed(entries),
+            state: State::Ready(slice.done),
         });
     }
 
     /// The first record was ready to be given out, and was judged anew.
     pub fn replace_first(&mut self, tried: Tried) {
-        let Some(Piece {
-            state: State::Transformed(entries),
-            ..
-        }) = self.pieces.front_mut()
-        else {
+        let first = self.pieces.front_mut();
+        let Some(entries) = first.and_then(|piece| piece.state.entries()) else {
             return;
         };
         if let Some(entry) = entries.front_mut()
@@ -418,15 +492,19 @@ impl Lane {
     /// Gives each record that waits in it a buffer of its own, so that a wait does not keep whole batches in memory.
     pub fn compact(&mut self) {
         for piece in &mut self.pieces {
-            let State::Transformed(entries) = &mut piece.state else {
-                continue;
-            };
-            for entry in entries {
-                let record = match entry {
-                    Entry::Done(done) => &mut done.record,
-                    Entry::Waiting(waiting) | Entry::Trying(waiting) => &mut waiting.record,
-                };
-                *record = record.detached();
+            match &mut piece.state {
+                State::Transforming => {}
+                State::Ready(ready) => {
+                    for done in ready {
+                        done.record = done.record.detached();
+                    }
+                }
+                State::Mixed(entries) => {
+                    for entry in entries {
+                        let record = entry.record_mut();
+                        *record = record.detached();
+                    }
+                }
             }
         }
     }
@@ -452,7 +530,7 @@ impl Lane {
             });
         }
         let Some(Piece {
-            state: State::Transformed(entries),
+            state: State::Mixed(entries),
             ..
         }) = self.pieces.front()
         else {
@@ -485,7 +563,8 @@ impl Lane {
 fn entry_at(pieces: &mut VecDeque<Piece>, offset: i64) -> Option<(&mut Entry, &mut usize)> {
     let at = pieces.partition_point(|piece| piece.next <= offset);
     let piece = pieces.get_mut(at)?;
-    let State::Transformed(entries) = &mut piece.state else {
+    // Only records that wait are asked for.
+    let State::Mixed(entries) = &mut piece.state else {
         return None;
     };
     let index = entries.binary_search_by_key(&offset, Entry::offset).ok()?;
@@ -493,21 +572,22 @@ fn entry_at(pieces: &mut VecDeque<Piece>, offset: i64) -> Option<(&mut Entry, &m
 }
 
 fn size(entry: &Entry) -> usize {
-    ENTRY_OVERHEAD
-        + match entry {
-            Entry::Done(done) => {
-                let outputs: usize = match &done.fate {
-                    Fate::Outputs(outputs) => outputs
-                        .as_slice()
-                        .iter()
-                        .map(|output| output.value().map_or(0, <[u8]>::len))
-                        .sum(),
-                    Fate::Failed(_) => done.record.size(),
-                };
-                done.record.size() + outputs
-            }
-            Entry::Waiting(waiting) | Entry::Trying(waiting) => waiting.record.size(),
-        }
+    match entry {
+        Entry::Done(done) => size_of_done(done),
+        Entry::Waiting(waiting) | Entry::Trying(waiting) => ENTRY_OVERHEAD + waiting.record.size(),
+    }
+}
+
+fn size_of_done(done: &Done) -> usize {
+    let fate = match &done.fate {
+        Fate::Outputs(outputs) => outputs
+            .as_slice()
+            .iter()
+            .map(|output| output.value().map_or(0, <[u8]>::len))
+            .sum(),
+        Fate::Failed(_) => done.record.size(),
+    };
+    ENTRY_OVERHEAD + done.record.size() + fate
 }
 
 #[cfg(test)]

@@ -130,26 +130,43 @@ impl fmt::Display for DedupKey {
     }
 }
 
-/// A part of the shared buffer; `len == NULL` stands for Kafka's null.
+/// Where a record's key, value and headers lie in the shared buffer, one behind the other. A length of `NULL` stands
+/// for Kafka's null.
 #[derive(Clone, Copy)]
-struct Span {
+struct Layout {
     start: u32,
-    len: u32,
+    key: u32,
+    value: u32,
+    headers: u32,
 }
 
 const NULL: u32 = u32::MAX;
+
+/// The bytes of a part of that length.
+fn bytes_of(len: u32) -> usize {
+    if len == NULL { 0 } else { len as usize }
+}
+
+impl Layout {
+    fn size(self) -> usize {
+        bytes_of(self.key) + bytes_of(self.value) + bytes_of(self.headers)
+    }
+}
+
+/// What the records of a batch share.
+struct Shared {
+    partition: SourcePartition,
+    bytes: Bytes,
+}
 
 /// One record of a source. Cloning copies no bytes: the records of a batch share one buffer, which lives as
 /// long as any of them. A record that is kept for long is [`detached`](Record::detached) first.
 #[derive(Clone)]
 pub struct Record {
-    partition: SourcePartition,
+    shared: Arc<Shared>,
     offset: i64,
     timestamp_ms: Option<i64>,
-    buffer: Bytes,
-    key: Span,
-    value: Span,
-    headers: Span,
+    layout: Layout,
 }
 
 impl Record {
@@ -167,12 +184,12 @@ impl Record {
 
     /// The partition it was read from.
     pub fn partition(&self) -> &SourcePartition {
-        &self.partition
+        &self.shared.partition
     }
 
     /// The topic it was read from.
     pub fn topic(&self) -> &Topic {
-        &self.partition.topic
+        &self.shared.partition.topic
     }
 
     /// Its offset.
@@ -182,7 +199,7 @@ impl Record {
 
     /// Its position.
     pub fn position(&self) -> SourcePosition {
-        self.partition.at(self.offset)
+        self.shared.partition.at(self.offset)
     }
 
     /// Its timestamp in milliseconds since 1970, if it has one.
@@ -192,23 +209,24 @@ impl Record {
 
     /// Its key; `None` is Kafka's null, not an empty key.
     pub fn key(&self) -> Option<&[u8]> {
-        self.span(self.key)
+        self.part(0, self.layout.key)
     }
 
     /// Its value; `None` is a tombstone.
     pub fn value(&self) -> Option<&[u8]> {
-        self.span(self.value)
+        self.part(bytes_of(self.layout.key), self.layout.value)
     }
 
     /// Its value as shared bytes, without a copy.
     pub fn value_bytes(&self) -> Option<Bytes> {
-        self.value().map(|value| self.buffer.slice_ref(value))
+        self.value().map(|value| self.shared.bytes.slice_ref(value))
     }
 
     /// Its headers, in order; names may repeat.
     pub fn headers(&self) -> Headers<'_> {
+        let before = bytes_of(self.layout.key) + bytes_of(self.layout.value);
         Headers {
-            rest: self.span(self.headers).unwrap_or_default(),
+            rest: self.part(before, self.layout.headers).unwrap_or_default(),
         }
     }
 
@@ -233,38 +251,33 @@ impl Record {
 
     /// The bytes of key, value and headers together.
     pub fn size(&self) -> usize {
-        [self.key, self.value, self.headers]
-            .iter()
-            .filter(|span| span.len != NULL)
-            .map(|span| span.len as usize)
-            .sum()
+        self.layout.size()
     }
 
     /// The same record in a buffer of its own, so that keeping it does not keep its whole batch.
     #[must_use]
     pub fn detached(&self) -> Self {
-        let mut own = self.clone();
-        let mut buffer = BytesMut::with_capacity(self.size());
-        for (from, to) in [
-            (self.key, &mut own.key),
-            (self.value, &mut own.value),
-            (self.headers, &mut own.headers),
-        ] {
-            if let Some(bytes) = self.span(from) {
-                to.start = buffer.len() as u32;
-                buffer.put_slice(bytes);
-            }
+        let start = self.layout.start as usize;
+        let own = &self.shared.bytes[start..start + self.layout.size()];
+        Self {
+            shared: Arc::new(Shared {
+                partition: self.shared.partition.clone(),
+                bytes: Bytes::copy_from_slice(own),
+            }),
+            layout: Layout {
+                start: 0,
+                ..self.layout
+            },
+            ..*self
         }
-        own.buffer = buffer.freeze();
-        own
     }
 
-    fn span(&self, span: Span) -> Option<&[u8]> {
-        if span.len == NULL {
+    fn part(&self, before: usize, len: u32) -> Option<&[u8]> {
+        if len == NULL {
             return None;
         }
-        let start = span.start as usize;
-        Some(&self.buffer[start..start + span.len as usize])
+        let start = self.layout.start as usize + before;
+        Some(&self.shared.bytes[start..start + len as usize])
     }
 }
 
@@ -320,9 +333,7 @@ pub struct RecordBuffer {
 struct Buffered {
     offset: i64,
     timestamp_ms: Option<i64>,
-    key: Span,
-    value: Span,
-    headers: Span,
+    layout: Layout,
 }
 
 impl RecordBuffer {
@@ -335,23 +346,24 @@ impl RecordBuffer {
         value: Option<&[u8]>,
         headers: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
     ) {
+        let start = self.buffer.len();
         let key = self.put(key);
         let value = self.put(value);
-        let start = self.buffer.len();
+        let before_headers = self.buffer.len();
         for (name, value) in headers {
             self.put_part(Some(name.as_bytes()));
             self.put_part(value);
         }
-        let headers = Span {
+        let layout = Layout {
             start: start as u32,
-            len: (self.buffer.len() - start) as u32,
+            key,
+            value,
+            headers: (self.buffer.len() - before_headers) as u32,
         };
         self.entries.push(Buffered {
             offset,
             timestamp_ms,
-            key,
-            value,
-            headers,
+            layout,
         });
     }
 
@@ -372,33 +384,24 @@ impl RecordBuffer {
 
     /// The records, all of `partition`, sharing one buffer.
     pub fn freeze(self, partition: &SourcePartition) -> Vec<Record> {
-        let buffer = self.buffer.freeze();
+        let shared = Arc::new(Shared {
+            partition: partition.clone(),
+            bytes: self.buffer.freeze(),
+        });
         self.entries
             .into_iter()
             .map(|entry| Record {
-                partition: partition.clone(),
+                shared: shared.clone(),
                 offset: entry.offset,
                 timestamp_ms: entry.timestamp_ms,
-                buffer: buffer.clone(),
-                key: entry.key,
-                value: entry.value,
-                headers: entry.headers,
+                layout: entry.layout,
             })
             .collect()
     }
 
-    fn put(&mut self, bytes: Option<&[u8]>) -> Span {
-        let start = self.buffer.len() as u32;
-        match bytes {
-            None => Span { start, len: NULL },
-            Some(bytes) => {
-                self.buffer.put_slice(bytes);
-                Span {
-                    start,
-                    len: bytes.len() as u32,
-                }
-            }
-        }
+    fn put(&mut self, bytes: Option<&[u8]>) -> u32 {
+        self.buffer.put_slice(bytes.unwrap_or_default());
+        bytes.map_or(NULL, |bytes| bytes.len() as u32)
     }
 
     fn put_part(&mut self, bytes: Option<&[u8]>) {
@@ -470,15 +473,15 @@ impl RecordBuilder {
                 .iter()
                 .map(|(name, value)| (name.as_str(), value.as_deref())),
         );
-        let entry = &buffer.entries[0];
+        let layout = buffer.entries[0].layout;
         Record {
-            partition: self.partition,
+            shared: Arc::new(Shared {
+                partition: self.partition,
+                bytes: buffer.buffer.freeze(),
+            }),
             offset: self.offset,
             timestamp_ms: self.timestamp_ms,
-            key: entry.key,
-            value: entry.value,
-            headers: entry.headers,
-            buffer: buffer.buffer.freeze(),
+            layout,
         }
     }
 }
@@ -533,7 +536,7 @@ mod tests {
         }
         let records = buffer.freeze(&SourcePartition::new("t", 0));
         let own = records[42].detached();
-        assert_eq!(own.buffer.len(), own.size());
+        assert_eq!(own.shared.bytes.len(), own.size());
         assert_eq!(own.value(), Some(&b"42"[..]));
         assert_eq!(own.key(), Some(&b"key"[..]));
         assert!(own.headers().eq([("h", None), ("i", Some(&b"x"[..]))]));

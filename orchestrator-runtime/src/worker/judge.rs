@@ -18,8 +18,13 @@ use super::settings::WorkerSettings;
 use super::stage::Transformed;
 use super::topics::{Answer, Topics};
 
-/// What a record-chosen topic or the target allows, looked up for a batch at once.
-pub(super) type Limits = BTreeMap<Topic, Answer>;
+/// What the topics that a batch is written to allow, looked up for all of it at once.
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    /// The target's: nearly all that is ever asked for.
+    target: Option<Answer>,
+    others: BTreeMap<Topic, Answer>,
+}
 
 /// Decides; owned by the worker.
 #[derive(Debug)]
@@ -46,17 +51,17 @@ impl Judge {
         settings: &WorkerSettings,
         results: &[(Record, Transformed)],
     ) -> Limits {
-        let mut limits = Limits::new();
+        let mut limits = Limits::default();
         if let Some(topic) = &settings.target_topic {
-            let answer = self.topics.look_up(committer, topic).await;
-            limits.insert(topic.clone(), answer);
+            limits.target = Some(self.topics.look_up(committer, topic).await);
         }
+        let others = &mut limits.others;
         for (_, result) in results {
             let outputs = result.iter().flat_map(|outputs| outputs.as_slice());
             for topic in outputs.filter_map(Output::topic) {
-                if !limits.contains_key(topic) {
+                if !others.contains_key(topic) {
                     let answer = self.topics.look_up(committer, topic).await;
-                    limits.insert(topic.clone(), answer);
+                    others.insert(topic.clone(), answer);
                 }
             }
         }
@@ -64,10 +69,10 @@ impl Judge {
         if let Some(topic) = results
             .first()
             .and_then(|(record, _)| dlq_of(settings, record))
-            && !limits.contains_key(&topic)
+            && !others.contains_key(&topic)
         {
             let answer = self.topics.look_up(committer, &topic).await;
-            limits.insert(topic, answer);
+            others.insert(topic, answer);
         }
         limits
     }
@@ -193,7 +198,7 @@ impl Judge {
         let mut letter = None;
         if wants_letter {
             let topic = dlq_of(settings, record).ok_or("ORCH_DLQ_TOPIC is not set")?;
-            match limits.get(&topic) {
+            match limits.others.get(&topic) {
                 Some(Ok(TopicFacts::Known { max_message_bytes })) => {
                     letter = Some(dead_letter(
                         &failed,
@@ -272,7 +277,11 @@ fn check_outputs(
                 "the output names no topic, and ORCH_TARGET_TOPIC is not set",
             ));
         };
-        let configured = Some(topic) == settings.target_topic.as_ref();
+        let configured = chosen.is_none() || chosen == settings.target_topic.as_ref();
+        let answer = match configured {
+            true => limits.target.as_ref(),
+            false => limits.others.get(topic),
+        };
         let missing = |what: &str| {
             let text = format!("the topic {topic} {what}");
             if configured {
@@ -281,7 +290,7 @@ fn check_outputs(
                 TransformError::permanent(text)
             }
         };
-        match limits.get(topic) {
+        match answer {
             Some(Ok(TopicFacts::Known { max_message_bytes })) => {
                 let size = output.size_given(record);
                 if size > *max_message_bytes {

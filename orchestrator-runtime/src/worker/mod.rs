@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_core::lane::{Lane, Stop, Tried};
+use orchestrator_core::lane::{Lane, Stop};
 use orchestrator_core::ports::{
     Committer, Fate, Intake, Report, Session, SessionEvent, SessionFailure, Slice, SliceFate,
     TopicFacts, UnitSlice,
@@ -323,7 +323,7 @@ where
                 }
                 Err(error) => {
                     let error = TransformError::infrastructure(error.message.clone());
-                    let limits = judge::Limits::new();
+                    let limits = judge::Limits::default();
                     let tried: Vec<_> = records
                         .iter()
                         .map(|record| {
@@ -410,11 +410,10 @@ where
         let judge = &mut self.judge;
         let settings = &self.settings;
         let again = done.again.as_ref();
-        let tried: Vec<Tried> = done
+        let tried = done
             .results
             .into_iter()
-            .map(|result| judge.judge(settings, &limits, brake, result, again))
-            .collect();
+            .map(|result| judge.judge(settings, &limits, brake, result, again));
         match again {
             None => lane.transformed(done.from, tried),
             Some(_) => {
