@@ -1,6 +1,7 @@
-//! Codecs: bytes to values and back, asynchronous so that a schema registry fits in later.
-//! `json_fn` and its friends are built on them.
+//! Codecs: bytes to values and back, asynchronous so that a schema registry fits in later. `codec_fn` and its friends
+//! are built on them; `json_fn` waits for nothing and is a plain function of a record.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::future::{Future, ready};
 use std::marker::PhantomData;
@@ -12,7 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{ResultExt, Stage, TransformError};
 use crate::output::{Output, Outputs};
 use crate::record::Record;
-use crate::transform::{Context, Execution, Transformer};
+use crate::transform::{Context, Execution, Transformer, transform_fn};
 
 /// Decodes the values of records. Bytes that are wrong are a permanent failure; a registry that cannot be
 /// reached is an infrastructure failure.
@@ -47,52 +48,75 @@ impl Codec for Json {
 
 impl<T: DeserializeOwned + Send> Decoder<T> for Json {
     fn decode(&self, record: &Record) -> impl Future<Output = Result<T, TransformError>> + Send {
-        ready(match record.value() {
-            None => Err(TransformError::permanent("the record has no value")),
-            Some(value) => serde_json::from_slice(value).permanent(),
-        })
+        ready(from_json(record))
     }
 }
 
 impl<T: Serialize + Sync> Encoder<T> for Json {
     fn encode(&self, value: &T) -> impl Future<Output = Result<Bytes, TransformError>> + Send {
-        // Most outputs are below half a kilobyte: one allocation, seldom grown.
-        let mut bytes = Vec::with_capacity(512);
-        ready(
-            serde_json::to_writer(&mut bytes, value)
-                .permanent()
-                .map(|()| Bytes::from(bytes)),
-        )
+        ready(to_json(value))
     }
+}
+
+fn from_json<T: DeserializeOwned>(record: &Record) -> Result<T, TransformError> {
+    match record.value() {
+        None => Err(TransformError::permanent("the record has no value")),
+        Some(value) => serde_json::from_slice(value).permanent(),
+    }
+    .map_err(|error| error.at_stage(Stage::Decode))
+}
+
+thread_local! {
+    /// What is being written: it grows once, and outputs take just what they need.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A scratch buffer that one large output has blown up beyond this is given back.
+const SCRATCH_KEPT: usize = 64 * 1024;
+
+fn to_json<T: Serialize>(value: &T) -> Result<Bytes, TransformError> {
+    // Taken, not borrowed: a `Serialize` of the user's may come back here.
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    let written = serde_json::to_writer(&mut scratch, value).permanent();
+    let bytes = written.map(|()| Bytes::copy_from_slice(&scratch));
+    if scratch.capacity() <= SCRATCH_KEPT {
+        SCRATCH.set(scratch);
+    }
+    bytes.map_err(|error| error.at_stage(Stage::Encode))
 }
 
 /// A transformer of a synchronous function from one JSON value to another.
 ///
 /// Bytes that are not such JSON are a permanent failure. The output inherits the record's key, timestamp and
 /// trace context.
-pub fn json_fn<In, Out, F>(function: F) -> CodecFn<Json, F, In, Out>
+pub fn json_fn<In, Out, F>(function: F) -> impl Transformer
 where
-    In: DeserializeOwned + Send + 'static,
-    Out: Serialize + Send + Sync + 'static,
+    In: DeserializeOwned + 'static,
+    Out: Serialize + 'static,
     F: Fn(In, &Context<'_>) -> Result<Out, TransformError> + Send + Sync + 'static,
 {
-    codec_fn(Json, function)
+    transform_fn(move |record: &Record, cx: &Context<'_>| {
+        let value = function(from_json(record)?, cx)?;
+        Ok(Output::new(to_json(&value)?))
+    })
 }
 
 /// Like [`json_fn`], for a function that returns any number of values: `None`, `Some(value)`, or a `Vec`.
-pub fn json_flat_fn<In, Out, Outs, F>(function: F) -> CodecFlatFn<Json, F, In, Outs>
+pub fn json_flat_fn<In, Out, Outs, F>(function: F) -> impl Transformer
 where
-    In: DeserializeOwned + Send + 'static,
-    Out: Serialize + Send + Sync + 'static,
-    Outs: IntoIterator<Item = Out> + Send + 'static,
-    Outs::IntoIter: Send,
+    In: DeserializeOwned + 'static,
+    Out: Serialize + 'static,
+    Outs: IntoIterator<Item = Out> + 'static,
     F: Fn(In, &Context<'_>) -> Result<Outs, TransformError> + Send + Sync + 'static,
 {
-    CodecFlatFn {
-        codec: Json,
-        function,
-        types: PhantomData,
-    }
+    transform_fn(move |record: &Record, cx: &Context<'_>| {
+        let mut outputs = Outputs::none();
+        for value in function(from_json(record)?, cx)? {
+            outputs.push(Output::new(to_json(&value)?));
+        }
+        Ok(outputs)
+    })
 }
 
 /// A transformer of a synchronous function between decoded values.
@@ -108,7 +132,21 @@ where
     }
 }
 
-/// See [`json_fn`] and [`codec_fn`].
+/// Like [`codec_fn`], for a function that returns any number of values.
+pub fn codec_flat_fn<C, In, Out, Outs, F>(codec: C, function: F) -> CodecFlatFn<C, F, In, Outs>
+where
+    C: Codec + Decoder<In> + Encoder<Out>,
+    Outs: IntoIterator<Item = Out>,
+    F: Fn(In, &Context<'_>) -> Result<Outs, TransformError> + Send + Sync + 'static,
+{
+    CodecFlatFn {
+        codec,
+        function,
+        types: PhantomData,
+    }
+}
+
+/// See [`codec_fn`].
 pub struct CodecFn<C, F, In, Out> {
     codec: C,
     function: F,
@@ -137,7 +175,7 @@ where
     }
 }
 
-/// See [`json_flat_fn`].
+/// See [`codec_flat_fn`].
 pub struct CodecFlatFn<C, F, In, Outs> {
     codec: C,
     function: F,
@@ -190,5 +228,96 @@ impl<C: fmt::Debug, F, In, Out> fmt::Debug for CodecFn<C, F, In, Out> {
 impl<C: fmt::Debug, F, In, Outs> fmt::Debug for CodecFlatFn<C, F, In, Outs> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("CodecFlatFn").field(&self.codec).finish()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Poll, Waker};
+
+    use super::*;
+    use crate::error::FailureClass;
+    use crate::transform::Attempt;
+
+    fn transform(
+        transformer: &impl Transformer,
+        record: &Record,
+    ) -> Result<Outputs, TransformError> {
+        let cx = Context::new(record, Attempt::new(1));
+        let mut context = std::task::Context::from_waker(Waker::noop());
+        match pin!(transformer.transform(record, &cx)).poll(&mut context) {
+            Poll::Ready(result) => result,
+            Poll::Pending => panic!("JSON waits for nothing"),
+        }
+    }
+
+    fn record(value: &str) -> Record {
+        Record::builder("in", 0, 0).value(value).build()
+    }
+
+    fn values(outputs: &Outputs) -> Vec<&[u8]> {
+        outputs
+            .as_slice()
+            .iter()
+            .filter_map(Output::value)
+            .collect()
+    }
+
+    #[test]
+    fn json_goes_in_and_comes_out() {
+        let double = |n: u32, _: &Context<'_>| Ok(n * 2);
+        let by_hand = json_fn(double);
+        let by_codec = codec_fn(Json, double);
+        assert_eq!(
+            values(&transform(&by_hand, &record("21")).unwrap()),
+            [b"42"]
+        );
+        assert_eq!(
+            values(&transform(&by_codec, &record("21")).unwrap()),
+            [b"42"]
+        );
+    }
+
+    #[test]
+    fn a_function_may_give_many_values_or_none() {
+        let up_to = |n: u32, _: &Context<'_>| Ok(0..n);
+        let by_hand = json_flat_fn(up_to);
+        assert_eq!(
+            values(&transform(&by_hand, &record("2")).unwrap()),
+            [b"0", b"1"]
+        );
+        assert!(transform(&by_hand, &record("0")).unwrap().is_empty());
+        let by_codec = codec_flat_fn(Json, up_to);
+        assert_eq!(values(&transform(&by_codec, &record("1")).unwrap()), [b"0"]);
+    }
+
+    #[test]
+    fn what_is_no_such_json_is_a_permanent_failure_of_decoding() {
+        let same = json_fn(|n: u32, _: &Context<'_>| Ok(n));
+        let tombstone = Record::builder("in", 0, 0).build();
+        for record in [record("no"), record("-1"), tombstone] {
+            let error = transform(&same, &record).unwrap_err();
+            assert_eq!(
+                (error.class(), error.stage()),
+                (FailureClass::Permanent, Stage::Decode)
+            );
+        }
+    }
+
+    /// A value that is serialized by way of JSON text, as some are.
+    struct Nested;
+
+    impl Serialize for Nested {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let inner = to_json(&[1, 2]).unwrap();
+            serializer.serialize_str(std::str::from_utf8(&inner).unwrap())
+        }
+    }
+
+    #[test]
+    fn serializing_may_serialize() {
+        assert_eq!(&to_json(&(1, Nested)).unwrap()[..], br#"[1,"[1,2]"]"#);
     }
 }

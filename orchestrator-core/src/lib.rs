@@ -22,7 +22,7 @@ mod text;
 pub mod tracker;
 pub mod transform;
 
-pub use codec::{Codec, Decoder, Encoder, Json, codec_fn, json_flat_fn, json_fn};
+pub use codec::{Codec, Decoder, Encoder, Json, codec_flat_fn, codec_fn, json_flat_fn, json_fn};
 pub use error::{FailureClass, ResultExt, Stage, TransformError};
 pub use failure::{Failure, FailureRecord};
 pub use hold::HoldReason;
