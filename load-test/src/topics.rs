@@ -31,9 +31,10 @@ pub(crate) fn create(servers: &str, topic: &str, partitions: i32) -> Result<()> 
         .set("bootstrap.servers", servers)
         .create()?;
     let started = Instant::now();
-    while partitions_of(&consumer, topic).is_err() {
+    // A leader that is named need not know it yet.
+    while let Err(error) = offsets_between_ends(&consumer, topic) {
         if started.elapsed() > BROKER_TIMEOUT {
-            bail!("topic {topic} was created but did not appear");
+            return Err(error.context(format!("topic {topic} was created but cannot be read")));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -87,8 +88,12 @@ pub(crate) fn records(servers: &str, topic: &str) -> Result<u64> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", servers)
         .create()?;
+    offsets_between_ends(&consumer, topic)
+}
+
+fn offsets_between_ends(consumer: &BaseConsumer, topic: &str) -> Result<u64> {
     let mut records = 0;
-    for partition in partitions_of(&consumer, topic)? {
+    for partition in partitions_of(consumer, topic)? {
         let (low, high) = consumer.fetch_watermarks(topic, partition, BROKER_TIMEOUT)?;
         records += u64::try_from(high - low)?;
     }
