@@ -509,6 +509,35 @@ impl Lane {
         }
     }
 
+    /// Forgets everything behind the record it is held at, to be read again. Not while anything of it is with the
+    /// transformer, whose results would meet other records then.
+    pub fn shed(&mut self) {
+        if self.transforming() {
+            return;
+        }
+        let entries = match self.pieces.front_mut() {
+            Some(first) => first.state.entries(),
+            None => return,
+        };
+        let first = match entries.and_then(VecDeque::pop_front) {
+            Some(Entry::Waiting(first)) => Some(first),
+            // It is stopped as a whole: nothing of it is needed.
+            _ => None,
+        };
+        let kept = Self::new(self.partition.clone(), self.epoch, self.given_out);
+        let before = std::mem::replace(self, kept);
+        self.stop = before.stop;
+        self.narrow = before.narrow;
+        self.paused = before.paused;
+        if let Some(first) = first {
+            let from = self.given_out;
+            let next = first.record.offset() + 1;
+            if self.take_in(from, next, std::slice::from_ref(&first.record)) {
+                self.transformed(from, [Tried::Waiting(first)]);
+            }
+        }
+    }
+
     /// When something of it is due next.
     pub fn next_due(&self) -> Option<Instant> {
         let stop = self.stop.as_ref().and_then(|stop| stop.due);
@@ -687,6 +716,36 @@ mod tests {
         assert!(!lane.take_in(5, 6, &[record(5)]));
         assert!(lane.take_in(4, 9, &[record(8)]));
         assert_eq!(lane.taken_in(), 9);
+    }
+
+    #[test]
+    fn what_is_shed_is_read_again() {
+        let later = Instant::now() + Duration::from_secs(9);
+        let mut lane = lane_of(3..8);
+        let held = |o| match o {
+            5 | 7 => waiting(o, later, HoldReason::Poison),
+            _ => done(o),
+        };
+        lane.shed();
+        assert_eq!(lane.taken_in(), 8, "not while it is transformed");
+        lane.transformed(3, (3..8).map(held));
+        let slice = lane.take_ready(100, usize::MAX).unwrap();
+        assert_eq!((slice.from, slice.next), (3, 5));
+        let before = lane.bytes();
+        lane.shed();
+        assert!(lane.bytes() < before);
+        assert_eq!((lane.taken_in(), lane.held().unwrap().offset), (6, 5));
+        assert_eq!((lane.next_due(), lane.tally()), (Some(later), (1, 1)));
+        // The unit that was given out before comes back.
+        lane.put_back(slice);
+        assert!(lane.take_in(6, 8, &[record(6), record(7)]));
+        lane.transformed(6, [done(6), done(7)]);
+        assert_eq!(lane.start_due(later).len(), 1);
+        lane.retried(5, done(5));
+        let taken: Vec<_> = std::iter::from_fn(|| lane.take_ready(100, usize::MAX)).collect();
+        let spans: Vec<_> = taken.iter().map(|s| (s.from, s.next)).collect();
+        assert_eq!(spans, [(3, 5), (5, 6), (6, 8)]);
+        assert_eq!((lane.bytes(), lane.tally()), (0, (0, 0)));
     }
 
     #[test]

@@ -177,7 +177,7 @@ pub(crate) static SECTIONS: &[(&str, &[Key])] = &[
         Key::new("BATCH_MAX_BYTES", Bytes(KIB, GIB), Is("8388608"), "Most bytes of a batch."),
         Key::new("OUTPUT_MAX_BYTES", Bytes(KIB, GIB), Is("33554432"), "Most bytes of outputs of one unit of work."),
         Key::new("MAX_OUTPUTS_PER_RECORD", Count(1, 1_000_000), Is("1000"), "Most outputs of one record; more is that record's permanent failure."),
-        Key::new("HELD_MAX_BYTES", Bytes(KIB, 64 * GIB), Is("134217728"), "Most bytes kept for held partitions; beyond that they are read again later."),
+        Key::new("HELD_MAX_BYTES", Bytes(KIB, 64 * GIB), Is("268435456"), "Most bytes kept for held partitions."),
         Key::new("PREFETCH_MAX_BYTES", Bytes(64 * KIB, GIB), Is("33554432"), "Most bytes fetched ahead, per worker."),
         Key::new("PRODUCER_QUEUE_MAX_BYTES", Bytes(1024 * KIB, 64 * GIB), Is("33554432"), "Most bytes waiting in the producer, per worker."),
         Key::new("RATE_LIMIT_PER_SECOND", Count(1, u32::MAX as u64), Unset, "Most records a second taken by this process. Unset: no limit."),

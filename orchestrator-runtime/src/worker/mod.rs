@@ -32,6 +32,8 @@ use stage::{JobDone, Stage};
 
 /// How often the state of held partitions is told, and hanging transforms are looked for.
 const TELL_EVERY: Duration = Duration::from_millis(250);
+/// A lane that waits for no longer than this is not paused.
+const SHORT_WAIT: Duration = Duration::from_secs(1);
 /// The back-off of a lane whose offsets could not be committed or whose failures could not be recorded.
 const STOP_FOR: Duration = Duration::from_secs(1);
 
@@ -74,6 +76,8 @@ pub struct Worker<S, C, T, O = ()> {
     under_way: Option<Instant>,
     last_submit: Option<Instant>,
     told: Option<Instant>,
+    /// Whether as much waits behind held records as may be kept.
+    crowded: bool,
     counts: Counts,
     failed: Option<SessionFailure>,
 }
@@ -107,6 +111,7 @@ where
             under_way: None,
             last_submit: None,
             told: None,
+            crowded: false,
             counts: Counts::default(),
             failed: None,
         }
@@ -197,7 +202,8 @@ where
             .filter(|lane| lane.held().is_none())
             .map(Lane::bytes)
             .sum();
-        self.pending.bytes + flowing < 2 * self.settings.max_bytes
+        !self.crowded
+            && self.pending.bytes + flowing < 2 * self.settings.max_bytes
             && self.pending.records < self.settings.max_records
     }
 
@@ -500,14 +506,32 @@ where
         }
     }
 
-    /// Pauses lanes that nothing more is to be read of, and reads on where that has ended.
+    /// Pauses lanes that nothing more is to be read of, and reads on where that has ended. A pause throws away what
+    /// was fetched ahead, so a lane that waits for a moment only is let be; if such lanes become too large together,
+    /// nothing is read for that moment.
     fn balance(&mut self) {
-        let held: usize = self
-            .lanes
-            .values()
-            .filter(|lane| lane.held().is_some())
-            .map(Lane::bytes)
-            .sum();
+        let soon = (Instant::now() + SHORT_WAIT).into_std();
+        let (mut long, mut short) = (0, 0);
+        for lane in self.lanes.values() {
+            match lane.held() {
+                None => {}
+                Some(held) if lane.paused() || held.due.is_none_or(|due| due > soon) => {
+                    long += lane.bytes();
+                }
+                Some(_) => short += lane.bytes(),
+            }
+        }
+        let max = self.settings.held_max_bytes;
+        if long > max / 2 {
+            // Read again later: there is no telling for how long it would be kept.
+            let waits_long = |lane: &&mut Lane| lane.paused() && lane.held().is_some();
+            for lane in self.lanes.values_mut().filter(waits_long) {
+                long -= lane.bytes();
+                lane.shed();
+                long += lane.bytes();
+            }
+        }
+        self.crowded = long + short > max;
         for (partition, lane) in &mut self.lanes {
             if lane
                 .stopped()
@@ -515,9 +539,12 @@ where
             {
                 continue;
             }
-            let over = lane.held().is_some()
-                && (held > self.settings.held_max_bytes
-                    || lane.paused() && held > self.settings.held_max_bytes / 4 * 3);
+            // Lanes that wait for long leave most of the room to those that do not.
+            let over = match lane.held() {
+                None => false,
+                Some(_) if lane.paused() => long > max / 8,
+                Some(held) => long > max / 4 && held.due.is_none_or(|due| due > soon),
+            };
             let pause = !lane.reads_on() || over;
             if pause && !lane.paused() {
                 self.session.pause(partition, lane.epoch());
