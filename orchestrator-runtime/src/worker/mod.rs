@@ -13,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use orchestrator_core::judge::brake;
 use orchestrator_core::lane::{Lane, Stop, Tried};
 use orchestrator_core::ports::{
     Committer, Fate, Intake, Report, Session, SessionEvent, SessionFailure, Slice, SliceFate,
@@ -406,8 +407,13 @@ where
         }
         // Only a transient failure can meet the brake, and looking at all lanes has its price.
         let others = done.results.len() - failing;
-        let brake =
-            transient > 0 && judge::brake(&self.settings, self.lanes.values(), transient, others);
+        let brake = transient > 0
+            && brake(
+                &self.settings.policy,
+                self.lanes.values(),
+                transient,
+                others,
+            );
         let Some(lane) = self.lanes.get_mut(&done.partition) else {
             return;
         };
