@@ -4,6 +4,7 @@
 
 mod broker;
 mod demo;
+mod docs;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,8 @@ enum Task {
     Up,
     /// Stop the broker that `up` started
     Down,
+    /// Write the generated parts of the README
+    Docs(docs::Options),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -31,6 +34,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Demo(options) => return demo::run(&options),
         Task::Up => broker::up()?,
         Task::Down => broker::down()?,
+        Task::Docs(options) => docs::run(&options)?,
     }
     Ok(ExitCode::SUCCESS)
 }
