@@ -151,6 +151,14 @@ impl App {
         Ok(())
     }
 
+    /// The most memory it has had so far, where the system tells (Linux).
+    pub(super) fn peak_memory_bytes(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.pid())).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+        let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kib * 1024)
+    }
+
     /// Where it answers over HTTP: its log says so.
     pub(super) fn http(&self) -> Option<SocketAddr> {
         let lines = self.process.lines();

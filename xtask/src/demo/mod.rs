@@ -123,12 +123,17 @@ async fn demo(options: &Options, started: &mut Started) -> anyhow::Result<ExitCo
     admin
         .wait_for_committed(&topics.group, &topics.source, &ends, PATIENCE)
         .await?;
+    let run = table::Run {
+        took,
+        profile,
+        peak_memory_bytes: app.peak_memory_bytes(),
+    };
     if !options.keep {
         app.stop().await?;
     }
     let seen = look(&bootstrap, &topics, &ledger).await?;
     let (figures, wrong) = check(&seen, options.num_records);
-    table::print(&figures, &seen.rows, took, profile);
+    table::print(&figures, &seen.rows, &run);
     for problem in &wrong {
         println!("WRONG: {problem}");
     }

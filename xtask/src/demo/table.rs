@@ -13,8 +13,18 @@ use super::topics::Topics;
 const ROWS_SHOWN: usize = 5;
 const REASON_CHARS: usize = 70;
 
-pub(super) fn print(figures: &Figures, rows: &[Row], took: Duration, profile: &str) {
+/// How the app ran.
+pub(super) struct Run {
+    /// From joining the group to the last commit seen.
+    pub(super) took: Duration,
+    pub(super) profile: &'static str,
+    pub(super) peak_memory_bytes: Option<u64>,
+}
+
+pub(super) fn print(figures: &Figures, rows: &[Row], run: &Run) {
+    let (took, profile) = (run.took, run.profile);
     let rate = (figures.read as f64 / took.as_secs_f64()) as u64;
+    let memory = run.peak_memory_bytes.map(|bytes| bytes / 1_000_000);
     let count = |n: usize| HumanCount(n as u64).to_string();
     let lines = [
         (
@@ -44,6 +54,11 @@ pub(super) fn print(figures: &Figures, rows: &[Row], took: Duration, profile: &s
                 "{:.2} s from joining the group to the last commit seen; {profile} build",
                 took.as_secs_f64()
             ),
+        ),
+        (
+            "peak memory",
+            memory.map_or("-".to_owned(), |megabytes| format!("{megabytes} MB")),
+            "of the app".to_owned(),
         ),
     ];
     println!();
