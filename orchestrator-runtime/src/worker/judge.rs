@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use orchestrator_core::dead_letter::dead_letter;
+pub(super) use orchestrator_core::judge::brake;
 use orchestrator_core::judge::{Judgement, due, judge_failure};
 use orchestrator_core::lane::{Tried, Waiting};
 use orchestrator_core::mode::Verdict;

@@ -13,7 +13,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_core::judge::brake;
 use orchestrator_core::lane::{Lane, Stop, Tried};
 use orchestrator_core::ports::{
     Committer, Fate, Intake, Report, Session, SessionEvent, SessionFailure, Slice, SliceFate,
@@ -408,7 +407,7 @@ where
         // Only a transient failure can meet the brake, and looking at all lanes has its price.
         let others = done.results.len() - failing;
         let brake = transient > 0
-            && brake(
+            && judge::brake(
                 &self.settings.policy,
                 self.lanes.values(),
                 transient,
