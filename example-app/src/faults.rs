@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use orchestrator_runtime::core::{Context, DedupKey, TransformError};
 
 static ENABLED: LazyLock<bool> =
-    LazyLock::new(|| std::env::var("EXAMPLE_FAULTS").is_ok_and(|value| value == "true"));
+    LazyLock::new(|| cfg!(test) || std::env::var("EXAMPLE_FAULTS").is_ok_and(|it| it == "true"));
 
 /// When each record with an `infrastructure` fault was first seen.
 static FIRST_SEEN: LazyLock<Mutex<HashMap<DedupKey, Instant>>> = LazyLock::new(Mutex::default);

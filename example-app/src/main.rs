@@ -50,16 +50,16 @@ fn enrich(mut order: Order, cx: &Context<'_>) -> Result<EnrichedOrder, Transform
             return Err(TransformError::permanent(text));
         }
         let price = item.qty.checked_mul(item.unit_price_cents);
-        item_count = item_count.saturating_add(item.qty);
-        total_cents = price
-            .and_then(|price| total_cents.checked_add(price))
-            .ok_or_else(|| TransformError::permanent("the total is out of range"))?;
+        let totals = item_count
+            .checked_add(item.qty)
+            .zip(price.and_then(|p| total_cents.checked_add(p)));
+        (item_count, total_cents) =
+            totals.ok_or_else(|| TransformError::permanent("the totals are out of range"))?;
     }
-    order.currency.make_ascii_uppercase();
     Ok(EnrichedOrder {
         order_id: order.order_id,
         customer_id: order.customer_id,
-        currency: order.currency,
+        currency: order.currency.to_uppercase(),
         placed_at_ms: order.placed_at_ms,
         items: order.items,
         note: order.note,
@@ -77,3 +77,6 @@ fn enrich(mut order: Order, cx: &Context<'_>) -> Result<EnrichedOrder, Transform
 async fn main() -> ExitCode {
     orchestrator_runtime::main(json_fn(enrich)).await
 }
+
+#[cfg(test)]
+mod tests;

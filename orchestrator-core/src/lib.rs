@@ -10,14 +10,15 @@ pub mod dead_letter;
 pub mod error;
 pub mod failure;
 pub mod hold;
+pub mod judge;
 pub mod lane;
 pub mod ledger_row;
 pub mod mode;
-
 pub mod output;
 pub mod ports;
 pub mod record;
 pub mod retry;
+pub mod testing;
 mod text;
 pub mod tracker;
 pub mod transform;

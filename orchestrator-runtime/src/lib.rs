@@ -37,3 +37,8 @@ pub use orchestrator::{Builder, Drained, Handle, Orchestrator, RunError};
 pub use program::main;
 pub use tokio_util::sync::CancellationToken;
 pub use worker::settings::Counts;
+
+/// The programs of the README are compiled, and its test is run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}

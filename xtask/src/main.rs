@@ -1,8 +1,12 @@
-//! Automation of this repository: `cargo xtask up`, `cargo xtask down`.
+//! Automation of this repository: `cargo xtask demo`, `up`, `down`, `docs`.
 //!
 //! Run by developers and CI. It only reads the command line and hands over: each command has a file.
 
 mod broker;
+mod demo;
+mod docs;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -15,15 +19,22 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Run the example app on a real Kafka, with some poison, and check what comes out
+    Demo(demo::Options),
     /// Start a Kafka broker that stays, from what is at hand: Docker, else a JDK
     Up,
     /// Stop the broker that `up` started
     Down,
+    /// Write the generated parts of the README
+    Docs(docs::Options),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
-        Task::Up => broker::up(),
-        Task::Down => broker::down(),
+        Task::Demo(options) => return demo::run(&options),
+        Task::Up => broker::up()?,
+        Task::Down => broker::down()?,
+        Task::Docs(options) => docs::run(&options)?,
     }
+    Ok(ExitCode::SUCCESS)
 }

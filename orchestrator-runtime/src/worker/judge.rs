@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use orchestrator_core::dead_letter::dead_letter;
-use orchestrator_core::lane::{Lane, Tried, Waiting};
-use orchestrator_core::mode::{Tries, Verdict, decide};
+pub(super) use orchestrator_core::judge::brake;
+use orchestrator_core::judge::{Judgement, due, judge_failure};
+use orchestrator_core::lane::{Tried, Waiting};
+use orchestrator_core::mode::Verdict;
 use orchestrator_core::ports::{Committer, Done, FailedFate, Fate, TopicFacts};
 use orchestrator_core::{
-    Failure, FailureClass, FailureRecord, HoldReason, Output, Outputs, Record, Stage, Topic,
-    TransformError,
+    Failure, FailureRecord, HoldReason, Output, Outputs, Record, Stage, Topic, TransformError,
 };
 use tokio::time::Instant;
 
@@ -111,29 +112,18 @@ impl Judge {
         error: &TransformError,
         again: Option<&Waiting>,
     ) -> Tried {
-        let counts = u32::from(error.class() != FailureClass::Infrastructure);
-        let before = again.map_or(0, |w| w.failure.attempts);
-        let now_ms = unix_ms();
-        let mut failure = Failure::of(error, before.saturating_add(counts), now_ms);
-        if let Some(again) = again {
-            failure.first_failed_at_ms = again.failure.first_failed_at_ms;
-        }
-        let in_a_row = again.map_or(0, |w| w.in_a_row).saturating_add(1);
-        let tries = Tries {
-            attempts: failure.attempts,
+        let Judgement {
+            mut failure,
             in_a_row,
-        };
-        let verdict = if error.stage() == Stage::Operator {
-            Verdict::Pass { dead_letter: true }
-        } else {
-            decide(
-                &settings.policy,
-                error.class(),
-                tries,
-                brake,
-                self.random.f64(),
-            )
-        };
+            verdict,
+        } = judge_failure(
+            &settings.policy,
+            error,
+            again,
+            brake,
+            unix_ms(),
+            self.random.f64(),
+        );
         let (reason, after) = match verdict {
             Verdict::Pass { dead_letter } => {
                 match self.passed(settings, limits, record, failure.clone(), dead_letter) {
@@ -173,10 +163,7 @@ impl Judge {
             failure,
             in_a_row,
             reason,
-            // A wait beyond what the clock can say is a wait for ever.
-            due: now
-                .checked_add(after)
-                .unwrap_or(now + Duration::from_secs(1 << 30)),
+            due: due(now, after),
         }))
     }
 
@@ -231,22 +218,6 @@ impl Judge {
             })),
         })
     }
-}
-
-/// Whether the skip brake bites: among all records that wait, and all that wait behind them.
-pub(super) fn brake<'a>(
-    settings: &WorkerSettings,
-    lanes: impl Iterator<Item = &'a Lane>,
-    failing: usize,
-    others: usize,
-) -> bool {
-    let (mut waiting, mut known) = (failing, failing + others);
-    for lane in lanes {
-        let (w, k) = lane.tally();
-        waiting += w;
-        known += k;
-    }
-    settings.policy.brake_bites(waiting, known)
 }
 
 /// The topic a record's dead letter goes to.

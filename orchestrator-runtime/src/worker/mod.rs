@@ -408,8 +408,13 @@ where
         }
         // Only a transient failure can meet the brake, and looking at all lanes has its price.
         let others = done.results.len() - failing;
-        let brake =
-            transient > 0 && judge::brake(&self.settings, self.lanes.values(), transient, others);
+        let brake = transient > 0
+            && judge::brake(
+                &self.settings.policy,
+                self.lanes.values(),
+                transient,
+                others,
+            );
         let Some(lane) = self.lanes.get_mut(&done.partition) else {
             return;
         };

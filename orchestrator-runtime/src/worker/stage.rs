@@ -1,7 +1,6 @@
 //! Runs the transformer: in chunks, concurrently, each record's panic and deadline its own. Jobs are started by the
 //! worker, which gets each one's results back whole. A synchronous transform that hangs can only be detected.
 
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -10,6 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, stream};
+use orchestrator_core::judge::{listed_by_operator, panicked};
 use orchestrator_core::lane::Waiting;
 use orchestrator_core::ports::Epoch;
 use orchestrator_core::{
@@ -318,17 +318,5 @@ fn refused_by_operator(record: &Record, settings: &StageSettings) -> Option<Tran
     {
         return None;
     }
-    Some(Err(TransformError::permanent(
-        "listed in ORCH_DEAD_LETTER_RECORDS",
-    )
-    .at_stage(Step::Operator)))
-}
-
-fn panicked(panic: &(dyn Any + Send)) -> TransformError {
-    let text = panic
-        .downcast_ref::<&'static str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned());
-    let text = text.unwrap_or_else(|| "no message".to_owned());
-    TransformError::permanent(format!("the transformer panicked: {text}")).at_stage(Step::Panic)
+    Some(Err(listed_by_operator()))
 }

@@ -20,6 +20,8 @@ finish() {
     exit 0
 }
 trap finish HUP INT TERM
+# An answer that nobody hears is no reason to die before the end of file is seen, and to leave the broker behind.
+trap : PIPE
 
 while read -r command argument; do
     case $command in
