@@ -3,6 +3,7 @@
 
 pub mod classify;
 pub(crate) mod client_config;
+pub(crate) mod cluster;
 pub mod committer;
 mod deliveries;
 pub(crate) mod ffi;

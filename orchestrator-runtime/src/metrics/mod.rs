@@ -2,17 +2,15 @@
 //! batch and never per record. Goes through the `metrics` facade, so that an embedding application's own recorder
 //! sees them; only `main` installs one (`recorder.rs`). Never a label from a key or an error text.
 
+mod handles;
+mod ledger;
 pub mod names;
 mod recorder;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use metrics::{
-    Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, SharedString, with_recorder,
-};
+use metrics::{Counter, Gauge, Histogram, SharedString};
 use orchestrator_core::{FailureClass, SourcePartition};
 
 pub use metrics_exporter_prometheus::PrometheusHandle;
@@ -20,9 +18,9 @@ pub use metrics_exporter_prometheus::PrometheusHandle;
 pub(crate) use recorder::build as test_recorder;
 pub use recorder::{RecorderError, install_recorder};
 
-use names::{Kind, Metric, PIPELINE};
-
-static METADATA: Metadata<'static> = Metadata::new("orch", Level::INFO, Some(module_path!()));
+use handles::{Family, describe, register_counter, register_gauge, register_histogram};
+pub(crate) use ledger::LedgerMetrics;
+use names::Metric;
 
 /// The handles of one pipeline, shared by its workers. Made after the recorder is installed: handles made before
 /// that count into nothing.
@@ -76,7 +74,7 @@ impl PipelineMetrics {
         let pipeline = SharedString::from(pipeline.to_owned());
         let counter = |metric: &Metric| register_counter(metric, &pipeline, &[]);
         let gauge = |metric: &Metric| register_gauge(metric, &pipeline, &[]);
-        let histogram = |metric: &Metric| register_histogram(metric, &pipeline);
+        let histogram = |metric: &Metric| register_histogram(metric, &pipeline, &[]);
         Self {
             records_read: counter(&names::RECORDS_READ),
             records_ok: counter(&names::RECORDS_OK),
@@ -174,84 +172,6 @@ const CLASSES: [FailureClass; 3] = [
     FailureClass::Transient,
     FailureClass::Infrastructure,
 ];
-
-/// A metric with one label whose values come up as they happen. Rare things only: a lock is taken each time.
-struct Family<H> {
-    metric: Metric,
-    pipeline: SharedString,
-    register: fn(&Metric, &SharedString, &[String]) -> H,
-    known: Mutex<BTreeMap<&'static str, H>>,
-}
-
-impl<H: Clone> Family<H> {
-    fn new(
-        metric: &Metric,
-        pipeline: &SharedString,
-        register: fn(&Metric, &SharedString, &[String]) -> H,
-    ) -> Self {
-        Self {
-            metric: *metric,
-            pipeline: pipeline.clone(),
-            register,
-            known: Mutex::default(),
-        }
-    }
-
-    fn of(&self, value: &'static str) -> H {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known
-            .entry(value)
-            .or_insert_with(|| (self.register)(&self.metric, &self.pipeline, &[value.to_owned()]))
-            .clone()
-    }
-}
-
-impl<H> std::fmt::Debug for Family<H> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Family({})", self.metric.name)
-    }
-}
-
-/// Tells the current recorder what each metric means, those of the ledger too.
-fn describe() {
-    with_recorder(|recorder| {
-        for metric in names::ALL {
-            let name = KeyName::from_const_str(metric.name);
-            match metric.kind {
-                Kind::Counter => {
-                    recorder.describe_counter(name, Some(metric.unit), metric.help.into());
-                }
-                Kind::Gauge => {
-                    recorder.describe_gauge(name, Some(metric.unit), metric.help.into());
-                }
-                Kind::Histogram(_) => {
-                    recorder.describe_histogram(name, Some(metric.unit), metric.help.into());
-                }
-            }
-        }
-    });
-}
-
-fn key(metric: &Metric, pipeline: &SharedString, values: &[String]) -> Key {
-    debug_assert_eq!(metric.labels.len(), values.len(), "{}", metric.name);
-    let mut labels = vec![Label::new(PIPELINE, pipeline.clone())];
-    for (label, value) in metric.labels.iter().zip(values) {
-        labels.push(Label::new(*label, value.clone()));
-    }
-    Key::from_parts(metric.name, labels)
-}
-
-fn register_counter(metric: &Metric, pipeline: &SharedString, values: &[String]) -> Counter {
-    with_recorder(|recorder| recorder.register_counter(&key(metric, pipeline, values), &METADATA))
-}
-
-fn register_gauge(metric: &Metric, pipeline: &SharedString, values: &[String]) -> Gauge {
-    with_recorder(|recorder| recorder.register_gauge(&key(metric, pipeline, values), &METADATA))
-}
-
-fn register_histogram(metric: &Metric, pipeline: &SharedString) -> Histogram {
-    with_recorder(|recorder| recorder.register_histogram(&key(metric, pipeline, &[]), &METADATA))
-}
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

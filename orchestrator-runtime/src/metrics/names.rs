@@ -79,7 +79,11 @@ table! {
     COMMIT_SECONDS = Histogram(SECONDS), Seconds, "orch_commit_seconds", [], "From begin to commit of a transaction.";
     TRANSFORM_SECONDS = Histogram(SECONDS), Seconds, "orch_transform_seconds", [], "Transform of a whole batch.";
     DB_CIRCUIT_OPEN = Gauge, Count, "orch_db_circuit_open", [], "1 while the circuit breaker keeps the ledger's database alone.";
-    DB_DEGRADED = Gauge, Count, "orch_db_degraded", [], "1 while records flow although the ledger cannot be written.";
+    DB_DEGRADED = Gauge, Count, "orch_db_degraded", [], "1 while records flow, or wait, although the ledger cannot be written.";
+    DB_STATEMENT_SECONDS = Histogram(SECONDS), Seconds, "orch_db_statement_seconds", ["statement"], "Statements of the ledger, failed ones included.";
+    DB_ERRORS = Counter, Count, "orch_db_errors_total", ["class"], "Statements of the ledger that failed: unavailable, timeout, conflict or data.";
+    LEDGER_ROWS_DROPPED = Counter, Count, "orch_ledger_rows_dropped_total", ["reason"], "Rows given up: queue_full, refused or shutdown.";
+    LEDGER_FAILURES_LOGGED = Counter, Count, "orch_ledger_failures_logged_total", ["class"], "Failures that were only logged, because ORCH_DB_STRATEGY=NONE keeps no rows.";
 }
 
 #[cfg(test)]

@@ -17,18 +17,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
+use crate::config::LogFormat;
+
 pub use kafka::{kafka_log, scrub};
 pub use record::{InRecord, in_batch, in_record, with_record};
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object a line, in the shape of the Elastic Common Schema.
-    #[default]
-    Json,
-    /// For people; coloured on a terminal unless `NO_COLOR` is set.
-    Pretty,
-}
 
 /// Why logging could not be set up.
 #[derive(Debug, Error)]

@@ -41,21 +41,27 @@ pub(super) struct Inner {
 }
 
 #[derive(Debug)]
-pub(super) struct FakeStore {
+pub(crate) struct FakeStore {
     inner: Mutex<Inner>,
 }
 
-impl FakeStore {
-    pub(super) fn new() -> Arc<Self> {
+impl Default for FakeStore {
+    fn default() -> Self {
         let inner = Inner {
             rows: BTreeMap::new(),
             mood: Mood::Up,
             statements: Vec::new(),
             prepared: 0,
         };
-        Arc::new(Self {
+        Self {
             inner: Mutex::new(inner),
-        })
+        }
+    }
+}
+
+impl FakeStore {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::default()
     }
 
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {

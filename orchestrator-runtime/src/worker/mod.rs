@@ -161,7 +161,14 @@ where
                 .filter(|lane| lane.held().is_some())
                 .count(),
         };
-        self.tracker.flush().await;
+        // A worker that failed is started anew, and the ledger's background goes on meanwhile.
+        if let Some(deadline) = deadline
+            && tokio::time::timeout_at(deadline, self.tracker.flush())
+                .await
+                .is_err()
+        {
+            tracing::warn!("the ledger was not flushed in time (ORCH_DRAIN_TIMEOUT_MS)");
+        }
         // The consumer leaves before the producer ends, so that a revoke is still answered.
         self.session.close().await;
         self.committer.close().await;
