@@ -2,6 +2,7 @@
 //! arguments, logging, the metrics recorder, the HTTP server, signals, the exit code.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use orchestrator_core::Transformer;
 use tokio_util::sync::CancellationToken;
@@ -179,6 +180,10 @@ fn last_words(result: Result<Drained, RunError>) -> u8 {
     code
 }
 
+/// So soon after the first signal another one is the same: `timeout` and some supervisors signal the process and then
+/// its whole group.
+const SAME_SIGNAL: Duration = Duration::from_millis(100);
+
 /// The first signal drains, the second ends the process at once.
 fn drain_on_signals(drain: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
@@ -192,17 +197,23 @@ fn drain_on_signals(drain: CancellationToken) {
         }
     };
     tokio::spawn(async move {
-        for first in [true, false] {
+        let mut first = None;
+        loop {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            if first {
-                tracing::info!("draining; a second signal ends the process at once");
-                drain.cancel();
-            } else {
-                tracing::warn!("second signal: ending at once");
-                std::process::exit(i32::from(FAILURE));
+            match first {
+                None => {
+                    first = Some(Instant::now());
+                    tracing::info!("draining; a second signal ends the process at once");
+                    drain.cancel();
+                }
+                Some(at) if at.elapsed() < SAME_SIGNAL => {}
+                Some(_) => {
+                    tracing::warn!("second signal: ending at once");
+                    std::process::exit(i32::from(FAILURE));
+                }
             }
         }
     });

@@ -19,6 +19,8 @@ use orchestrator_core::{
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
+use crate::telemetry::{in_batch, in_record, with_record};
+
 /// The most records of one partition that one job transforms: small enough to spread over cores, large enough to
 /// make the hand-over of a chunk cheap.
 pub(crate) const CHUNK_RECORDS: usize = 512;
@@ -244,6 +246,7 @@ fn run_sync<T: Transformer>(
             let result = refused_by_operator(&record, settings).unwrap_or_else(|| {
                 let cx = Context::new(&record, attempt);
                 let call = || transformer.transform(&record, &cx).now_or_never();
+                let call = || with_record(&record, call);
                 match std::panic::catch_unwind(AssertUnwindSafe(call)) {
                     Ok(Some(result)) => result,
                     Ok(None) => Err(TransformError::permanent(
@@ -267,7 +270,8 @@ async fn run_async<T: Transformer>(
     let deadline = Instant::now() + settings.timeout;
     let attempt = Attempt::new(number).with_deadline(Some(deadline.into_std()));
     if records.len() > 1 && settings.dead_letter_records.is_empty() {
-        let batch = AssertUnwindSafe(transformer.transform_batch(&records, attempt)).catch_unwind();
+        let batch = async { transformer.transform_batch(&records, attempt).await };
+        let batch = in_batch(&records, AssertUnwindSafe(batch).catch_unwind());
         if let Ok(Ok(Some(results))) = tokio::time::timeout_at(deadline, batch).await
             && results.len() == records.len()
         {
@@ -299,7 +303,7 @@ async fn run_one<T: Transformer>(
     let attempt = Attempt::new(number).with_deadline(Some(deadline.into_std()));
     let cx = Context::new(record, attempt);
     let call = AssertUnwindSafe(async { transformer.transform(record, &cx).await }).catch_unwind();
-    let result = tokio::time::timeout_at(deadline, call).await;
+    let result = tokio::time::timeout_at(deadline, in_record(record, call)).await;
     drop(permit);
     match result {
         Ok(Ok(result)) => result,
