@@ -211,10 +211,10 @@ impl WorkerHealth {
         self.number
     }
 
-    /// It now stands elsewhere. One that has ended owns nothing any more.
+    /// It now stands elsewhere. One that has ended, or starts anew, owns nothing any more.
     pub fn state(&self, state: WorkerState) {
         let mut status = self.status();
-        if state.has_ended() {
+        if state.has_ended() || matches!(state, WorkerState::Starting { .. }) {
             for (_, tracked) in std::mem::take(&mut status.partitions) {
                 self.forget(tracked);
             }

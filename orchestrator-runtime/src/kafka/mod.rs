@@ -15,7 +15,7 @@ pub(crate) mod ports;
 pub mod producer;
 mod rebalance;
 pub mod session;
-mod status;
+pub(crate) mod status;
 pub mod stop;
 pub mod topics;
 pub mod transactor;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use orchestrator_core::Topic;
 use orchestrator_core::ports::SessionFailure;
 
-use super::client_config::{self, Timings};
+use super::client_config::{self, Redacted, Timings};
 use super::committer::{CommitterSettings, KafkaCommitter};
 use super::membership::Membership;
 use super::session::{
@@ -62,6 +62,7 @@ impl KafkaPorts {
             close_patience: CLOSE_PATIENCE,
         };
         let consumer = client_config::consumer(config, identity, number);
+        tracing::debug!(worker = number, settings = ?Redacted(&consumer), "the consumer's settings");
         let session = KafkaSession::start(&consumer, settings, membership.clone(), limiter)
             .map_err(|error| broken(error.to_string()))?;
         let handle = session.handle();
@@ -83,8 +84,10 @@ impl KafkaPorts {
                 .map(Topic::from),
         );
         let transactional_id = identity.transactional_id(number);
+        let producer = client_config::producer(config, &transactional_id);
+        tracing::debug!(worker = number, settings = ?Redacted(&producer), "the producer's settings");
         let settings = CommitterSettings {
-            producer: client_config::producer(config, &transactional_id),
+            producer,
             admin: client_config::admin(config),
             target: config.kafka.target_topic.as_deref().map(Topic::from),
             written,

@@ -283,6 +283,7 @@ impl ConsumerContext for Context {
             .collect();
         let assign = what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         let lost = !assign && consumer.assignment_lost();
+        self.status.rebalanced(assign, lost);
         if lost {
             // Before anything fresh is taken that could vouch for them.
             self.membership.lose(&partitions);

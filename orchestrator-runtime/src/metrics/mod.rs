@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, SharedString};
-use orchestrator_core::{FailureClass, SourcePartition};
+use orchestrator_core::{FailureClass, HoldReason, SourcePartition};
 
 pub use metrics_exporter_prometheus::PrometheusHandle;
 #[cfg(test)]
@@ -41,6 +41,8 @@ pub struct PipelineMetrics {
     pub records_stripped: Counter,
     /// See [`names::BATCH_OK`].
     pub batch_ok: Counter,
+    /// See [`names::TRANSACTIONS_COMMITTED`].
+    pub transactions_committed: Counter,
     /// See [`names::RETRIES`].
     pub retries: Counter,
     /// See [`names::HELD_BYTES`]; kept by [`Health`](crate::health::Health).
@@ -58,7 +60,7 @@ pub struct PipelineMetrics {
     /// See [`names::TRANSFORM_SECONDS`].
     pub transform_seconds: Histogram,
     transform_fail: [Counter; 3],
-    units_aborted: Family<Counter>,
+    transactions_aborted: Family<Counter>,
     producer_replaced: Family<Counter>,
     rebalances: Family<Counter>,
     held_partitions: Family<Gauge>,
@@ -72,6 +74,11 @@ impl PipelineMetrics {
     pub fn new(pipeline: &str) -> Self {
         describe();
         let pipeline = SharedString::from(pipeline.to_owned());
+        let held_partitions = Family::new(&names::HELD_PARTITIONS, &pipeline, register_gauge);
+        // Shown as 0 from the start: an alert on what is not there never fires.
+        for reason in HoldReason::ALL {
+            drop(held_partitions.of(reason.as_str()));
+        }
         let counter = |metric: &Metric| register_counter(metric, &pipeline, &[]);
         let gauge = |metric: &Metric| register_gauge(metric, &pipeline, &[]);
         let histogram = |metric: &Metric| register_histogram(metric, &pipeline, &[]);
@@ -83,6 +90,7 @@ impl PipelineMetrics {
             records_skipped: counter(&names::RECORDS_SKIPPED),
             records_stripped: counter(&names::RECORDS_STRIPPED),
             batch_ok: counter(&names::BATCH_OK),
+            transactions_committed: counter(&names::TRANSACTIONS_COMMITTED),
             retries: counter(&names::RETRIES),
             held_bytes: gauge(&names::HELD_BYTES),
             inflight_bytes: gauge(&names::INFLIGHT_BYTES),
@@ -98,10 +106,14 @@ impl PipelineMetrics {
                     &[class.as_str().to_owned()],
                 )
             }),
-            units_aborted: Family::new(&names::UNITS_ABORTED, &pipeline, register_counter),
+            transactions_aborted: Family::new(
+                &names::TRANSACTIONS_ABORTED,
+                &pipeline,
+                register_counter,
+            ),
             producer_replaced: Family::new(&names::PRODUCER_REPLACED, &pipeline, register_counter),
             rebalances: Family::new(&names::REBALANCES, &pipeline, register_counter),
-            held_partitions: Family::new(&names::HELD_PARTITIONS, &pipeline, register_gauge),
+            held_partitions,
             rate_limited: counter(&names::RATE_LIMITED_SECONDS),
             rate_limited_micros: AtomicU64::new(0),
             pipeline,
@@ -122,21 +134,19 @@ impl PipelineMetrics {
         }
     }
 
-    /// A unit of work was aborted. Reasons are few and fixed: `generation`, `refused`, `timeout`, `fenced`,
-    /// `unknown`, `lost`, `revoked`, `drain`.
-    pub fn unit_aborted(&self, reason: &'static str) {
-        self.units_aborted.of(reason).increment(1);
+    /// A transaction was aborted, for one of the transactor's few reasons.
+    pub fn transaction_aborted(&self, reason: &'static str) {
+        self.transactions_aborted.of(reason).increment(1);
     }
 
-    /// A producer was replaced. Reasons are few and fixed: `fenced`, `unknown`, `refused`, `slow_commit`,
-    /// `disconnect`.
+    /// A producer was replaced, for one of the transactor's few reasons.
     pub fn producer_replaced(&self, reason: &'static str) {
         self.producer_replaced.of(reason).increment(1);
     }
 
-    /// A rebalance callback ran: `assign`, `revoke` or `lost`.
-    pub fn rebalanced(&self, kind: &'static str) {
-        self.rebalances.of(kind).increment(1);
+    /// So many rebalance callbacks of a kind ran: `assign`, `revoke` or `lost`.
+    pub fn rebalanced(&self, kind: &'static str, times: u64) {
+        self.rebalances.of(kind).increment(times);
     }
 
     /// Time spent waiting for the rate limit. Parts of a second add up before they count.
@@ -186,8 +196,8 @@ mod tests {
             let metrics = PipelineMetrics::new("orders-group");
             metrics.records_ok.increment(3);
             metrics.transform_fail(FailureClass::Transient).increment(2);
-            metrics.unit_aborted("fenced");
-            metrics.unit_aborted("fenced");
+            metrics.transaction_aborted("failed_call");
+            metrics.transaction_aborted("failed_call");
             metrics.batch_records.record(250.0);
             metrics.commit_seconds.record(0.004);
             metrics.rate_limited(Duration::from_millis(700));
@@ -199,7 +209,8 @@ mod tests {
             r#"orch_batch_ok_total{pipeline="orders-group"} 0"#,
             r#"orch_transform_fail_total{pipeline="orders-group",class="transient"} 2"#,
             r#"orch_transform_fail_total{pipeline="orders-group",class="permanent"} 0"#,
-            r#"orch_units_aborted_total{pipeline="orders-group",reason="fenced"} 2"#,
+            r#"orch_transactions_aborted_total{pipeline="orders-group",reason="failed_call"} 2"#,
+            r#"orch_held_partitions{pipeline="orders-group",reason="poison"} 0"#,
             r#"orch_rate_limited_seconds_total{pipeline="orders-group"} 1"#,
             r#"orch_batch_records_bucket{pipeline="orders-group",le="300"} 1"#,
             r#"orch_commit_seconds_bucket{pipeline="orders-group",le="0.0025"} 0"#,

@@ -49,6 +49,8 @@ pub(crate) struct JobDone {
     /// What was known of the record, if this was another try of one.
     pub(crate) again: Option<Waiting>,
     pub(crate) results: Vec<(Record, Transformed)>,
+    /// How long the transformer took, waiting for its turn not counted for synchronous ones.
+    pub(crate) took: Duration,
 }
 
 /// A synchronous transform that has been running for longer than it may.
@@ -136,12 +138,14 @@ impl<T: Transformer> Stage<T> {
         let sender = self.sender.clone();
         let number = again.as_ref().map_or(1, |w| w.failure.attempts + 1);
         tokio::spawn(async move {
+            let mut started = Instant::now();
             let results = match transformer.execution() {
                 Execution::Async => {
                     run_async(&*transformer, records, number, &settings, &permits).await
                 }
                 Execution::Cpu | Execution::Blocking => {
                     let permit = permits.acquire_owned().await;
+                    started = Instant::now();
                     let work = move || {
                         let results = run_sync(&*transformer, records, number, &settings, &at);
                         drop(permit);
@@ -158,6 +162,7 @@ impl<T: Transformer> Stage<T> {
                 from,
                 again,
                 results,
+                took: started.elapsed(),
             };
             if sender.send(done).is_err() {
                 tracing::debug!("a transform ended after its worker");
