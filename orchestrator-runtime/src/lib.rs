@@ -33,7 +33,7 @@ pub mod worker;
 pub use orchestrator_core as core;
 
 pub use config::Config;
-pub use orchestrator::{Builder, Drained, Handle, Orchestrator, RunError};
+pub use orchestrator::{BuildError, Builder, Drained, Handle, Orchestrator, RunError};
 pub use program::main;
 pub use tokio_util::sync::CancellationToken;
 pub use worker::settings::Counts;

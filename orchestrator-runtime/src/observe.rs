@@ -9,6 +9,7 @@ use orchestrator_core::{FailureClass, HoldReason, SourcePartition};
 
 use crate::health::{Health, HeldView, WorkerHealth, dead_letter_remedy};
 use crate::kafka::session::SessionHandle;
+use crate::kafka::status::REBALANCES;
 use crate::kafka::transactor::TransactorObserver;
 use crate::metrics::PipelineMetrics;
 use crate::worker::settings::{Counts, WorkerObserver};
@@ -22,6 +23,7 @@ pub(crate) struct Observer {
     pipeline: Health,
     session: SessionHandle,
     held_since: BTreeMap<SourcePartition, Instant>,
+    in_flight: usize,
 }
 
 impl Observer {
@@ -37,18 +39,30 @@ impl Observer {
             pipeline,
             session,
             held_since: BTreeMap::new(),
+            in_flight: 0,
         }
+    }
+
+    /// The gauge is the sum over workers, each of which adds its part.
+    fn set_in_flight(&mut self, bytes: usize) {
+        let change = bytes as f64 - self.in_flight as f64;
+        self.metrics.inflight_bytes.increment(change);
+        self.in_flight = bytes;
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        self.set_in_flight(0);
     }
 }
 
 impl WorkerObserver for Observer {
     fn assigned(&mut self, partition: &SourcePartition, next: i64) {
-        self.metrics.rebalanced("assigned");
         self.health.assigned(partition, next);
     }
 
     fn revoked(&mut self, partition: &SourcePartition) {
-        self.metrics.rebalanced("revoked");
         self.held_since.remove(partition);
         self.health.revoked(partition);
     }
@@ -60,6 +74,10 @@ impl WorkerObserver for Observer {
 
     fn caught_up(&mut self, partition: &SourcePartition) {
         self.health.lag(partition, 0);
+    }
+
+    fn transformed(&mut self, took: Duration) {
+        self.metrics.transform_seconds.record(took.as_secs_f64());
     }
 
     fn failed(&mut self, class: FailureClass) {
@@ -91,7 +109,7 @@ impl WorkerObserver for Observer {
         self.health.rewound(partition, to, Instant::now());
     }
 
-    fn held(&mut self, partition: &SourcePartition, held: Option<Held<'_>>) {
+    fn held(&mut self, partition: &SourcePartition, held: Option<Held<'_>>, bytes: usize) {
         let now = Instant::now();
         let Some(held) = held else {
             if self.held_since.remove(partition).is_some() {
@@ -104,6 +122,7 @@ impl WorkerObserver for Observer {
             HoldReason::Poison => Some(dead_letter_remedy(&partition.at(held.offset))),
             HoldReason::OffsetLost => Some("ORCH_ON_OFFSET_LOST=EARLIEST".to_owned()),
             HoldReason::DlqMissing => Some("create the topic of ORCH_DLQ_TOPIC".to_owned()),
+            HoldReason::Database => Some("ORCH_DB_DEGRADE_DONT_BLOCK=true".to_owned()),
             _ => None,
         };
         let view = HeldView {
@@ -114,9 +133,13 @@ impl WorkerObserver for Observer {
             attempts: held.attempts,
             error: held.error.to_owned(),
             remedy,
-            bytes: 0,
+            bytes: bytes as u64,
         };
         self.health.held(partition, view, now);
+    }
+
+    fn in_flight(&mut self, bytes: usize) {
+        self.set_in_flight(bytes);
     }
 
     fn hung(&mut self, hung: &[Hung]) {
@@ -128,6 +151,11 @@ impl WorkerObserver for Observer {
             self.health.lag(&partition, lag);
         }
         let status = self.session.status();
+        let happened = status.happened();
+        for (kind, times) in REBALANCES.iter().zip(happened.rebalances) {
+            self.metrics.rebalanced(kind, times);
+        }
+        self.metrics.rate_limited(happened.rate_limited);
         if status.broker_reachable() {
             self.pipeline.broker_reachable(now);
         } else {
@@ -152,12 +180,20 @@ impl TransactionObserver {
 }
 
 impl TransactorObserver for TransactionObserver {
+    fn committed(&mut self, took: Duration) {
+        self.metrics.transactions_committed.increment(1);
+        self.metrics.commit_seconds.record(took.as_secs_f64());
+    }
+
     fn aborted(&mut self, reason: &'static str) {
-        self.metrics.unit_aborted(reason);
+        self.metrics.transaction_aborted(reason);
     }
 
     fn replaced(&mut self, reason: &'static str) {
-        self.metrics.producer_replaced(reason);
+        // A worker's first producer takes nobody's place.
+        if reason != "start" {
+            self.metrics.producer_replaced(reason);
+        }
     }
 
     fn stripped(&mut self, _partition: &SourcePartition, records: usize) {

@@ -2,14 +2,16 @@
 //! arguments, logging, the metrics recorder, the HTTP server, signals, the exit code.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use orchestrator_core::Transformer;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, LogFormat};
+use crate::config::Config;
 use crate::http::HttpServer;
-use crate::orchestrator::{Orchestrator, RunError};
+use crate::orchestrator::{Drained, Orchestrator, RunError};
 use crate::telemetry;
+use crate::worker::settings::Counts;
 
 /// Ended with a failure.
 const FAILURE: u8 = 1;
@@ -35,49 +37,15 @@ Everything is configured by environment variables.
 pub async fn main<T: Transformer>(transformer: T) -> ExitCode {
     let code = run(transformer).await;
     // A synchronous transform that hangs would keep its thread, and so the process, for ever.
-    if code != 0 {
-        std::process::exit(i32::from(code));
-    }
-    std::process::exit(0)
+    std::process::exit(i32::from(code))
 }
 
 async fn run<T: Transformer>(transformer: T) -> u8 {
-    let config = Config::from_env();
-    match std::env::args().nth(1).as_deref() {
-        None => {}
-        Some("--help" | "-h") => {
-            print!("{HELP}");
-            return 0;
-        }
-        Some("--print-config" | "print-config") => {
-            return match config {
-                Ok(config) => {
-                    print!("{}", config.print());
-                    0
-                }
-                Err(errors) => {
-                    eprintln!("{errors}");
-                    CONFIGURATION
-                }
-            };
-        }
-        Some(other) => {
-            eprintln!("unknown argument {other}\n\n{HELP}");
-            return CONFIGURATION;
-        }
-    }
-    let config = match config {
-        Ok(config) => config,
-        Err(errors) => {
-            eprintln!("{errors}");
-            return CONFIGURATION;
-        }
+    let config = match told() {
+        Ok(config) => *config,
+        Err(code) => return code,
     };
-    let format = match config.ops.log_format {
-        LogFormat::Json => telemetry::LogFormat::Json,
-        LogFormat::Pretty => telemetry::LogFormat::Pretty,
-    };
-    if let Err(error) = telemetry::init_logging(format) {
+    if let Err(error) = telemetry::init_logging(config.ops.log_format) {
         eprintln!("{error}");
         return CONFIGURATION;
     }
@@ -88,10 +56,27 @@ async fn run<T: Transformer>(transformer: T) -> u8 {
             return FAILURE;
         }
     };
-    let http = match config.ops.http_addr {
+    let http_addr = config.ops.http_addr;
+    let built = Orchestrator::builder(config)
+        .transformer(transformer)
+        .prometheus(prometheus)
+        .build();
+    let orchestrator = match built {
+        Ok(orchestrator) => orchestrator,
+        Err(error) => {
+            tracing::error!(%error, "the configuration can never work");
+            return CONFIGURATION;
+        }
+    };
+    let stop_http = CancellationToken::new();
+    let serving = match http_addr {
         None => None,
         Some(addr) => match HttpServer::bind(addr).await {
-            Ok(server) => Some(server),
+            Ok(server) => {
+                tracing::info!(addr = %server.local_addr(), "serving /livez /readyz /health /metrics");
+                let router = orchestrator.handle().router();
+                Some(tokio::spawn(server.serve(router, stop_http.clone())))
+            }
             Err(error) => {
                 tracing::error!(%error, "the HTTP server cannot be started");
                 return CONFIGURATION;
@@ -99,51 +84,105 @@ async fn run<T: Transformer>(transformer: T) -> u8 {
         },
     };
     let drain = CancellationToken::new();
-    let stop_http = CancellationToken::new();
-    let orchestrator = Orchestrator::builder(config)
-        .transformer(transformer)
-        .prometheus(prometheus)
-        .build();
-    let serving = http.map(|server| {
-        tracing::info!(addr = %server.local_addr(), "serving /livez /readyz /health /metrics");
-        tokio::spawn(server.serve(orchestrator.handle().router(), stop_http.clone()))
-    });
     drain_on_signals(drain.clone());
     let result = orchestrator.run(drain).await;
     stop_http.cancel();
-    if let Some(serving) = serving
-        && let Err(error) = serving.await
-    {
-        tracing::warn!(%error, "the HTTP server failed");
+    if let Some(serving) = serving {
+        match serving.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the HTTP server failed"),
+            Err(error) => tracing::warn!(%error, "the HTTP server failed"),
+        }
     }
-    match result {
-        Ok(drained) => {
-            let counts = drained.counts;
-            tracing::info!(
-                ok = counts.ok,
-                outputs = counts.outputs,
-                failed = counts.failed,
-                dead_letters = counts.dead_letters,
-                held_partitions = drained.held_partitions,
-                "{}",
-                if drained.timed_out {
-                    "drain timed out (ORCH_DRAIN_TIMEOUT_MS)"
-                } else {
-                    "drained"
-                },
-            );
-            if drained.timed_out { FAILURE } else { 0 }
+    last_words(result)
+}
+
+/// The configuration, or the exit code of a program that is not to run.
+fn told() -> Result<Box<Config>, u8> {
+    let config = Config::from_env();
+    let argument = std::env::args().nth(1);
+    let print = match argument.as_deref() {
+        None => false,
+        Some("--print-config" | "print-config") => true,
+        Some("--help" | "-h") => {
+            print!("{HELP}");
+            return Err(0);
         }
-        Err(error) => {
-            tracing::error!(%error, "ended");
-            match error {
-                RunError::StoppedOnPoison { .. } => POISON,
-                RunError::Fenced { .. } => FENCED,
-                _ => FAILURE,
-            }
+        Some(other) => {
+            eprintln!("unknown argument {other}\n\n{HELP}");
+            return Err(CONFIGURATION);
         }
+    };
+    match config {
+        Err(errors) => {
+            eprintln!("{errors}");
+            Err(CONFIGURATION)
+        }
+        Ok(config) if print => {
+            print!("{}", config.print());
+            Err(0)
+        }
+        Ok(config) => Ok(Box::new(config)),
     }
 }
+
+/// The last log line, which says why it ended and what was done; and the exit code.
+fn last_words(result: Result<Drained, RunError>) -> u8 {
+    let drained = match &result {
+        Ok(drained) => *drained,
+        Err(error) => error.drained(),
+    };
+    let Counts {
+        ok,
+        outputs,
+        failed,
+        dead_letters,
+    } = drained.counts;
+    let held_partitions = drained.held_partitions;
+    let (code, action, said) = match result {
+        Ok(Drained {
+            timed_out: false, ..
+        }) => (0, "drained", "drained".to_owned()),
+        Ok(_) => {
+            let said =
+                "the drain took too long: what was under way is left (ORCH_DRAIN_TIMEOUT_MS)";
+            (FAILURE, "drain-timed-out", said.to_owned())
+        }
+        Err(error) => {
+            let (code, action) = match error {
+                RunError::StoppedOnPoison { .. } => (POISON, "stopped-on-poison"),
+                RunError::Fenced { .. } => (FENCED, "fenced"),
+                _ => (FAILURE, "failed"),
+            };
+            (code, action, error.to_string())
+        }
+    };
+    // tracing's level is part of the call.
+    macro_rules! say {
+        ($level:ident) => {
+            tracing::$level!(
+                event.action = action,
+                exit_code = code,
+                ok,
+                outputs,
+                failed,
+                dead_letters,
+                held_partitions,
+                "{said}"
+            )
+        };
+    }
+    if code == 0 {
+        say!(info)
+    } else {
+        say!(error)
+    }
+    code
+}
+
+/// So soon after the first signal another one is the same: `timeout` and some supervisors signal the process and then
+/// its whole group.
+const SAME_SIGNAL: Duration = Duration::from_millis(100);
 
 /// The first signal drains, the second ends the process at once.
 fn drain_on_signals(drain: CancellationToken) {
@@ -158,17 +197,23 @@ fn drain_on_signals(drain: CancellationToken) {
         }
     };
     tokio::spawn(async move {
-        for first in [true, false] {
+        let mut first = None;
+        loop {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            if first {
-                tracing::info!("draining; a second signal ends the process at once");
-                drain.cancel();
-            } else {
-                tracing::warn!("second signal: ending at once");
-                std::process::exit(i32::from(FAILURE));
+            match first {
+                None => {
+                    first = Some(Instant::now());
+                    tracing::info!("draining; a second signal ends the process at once");
+                    drain.cancel();
+                }
+                Some(at) if at.elapsed() < SAME_SIGNAL => {}
+                Some(_) => {
+                    tracing::warn!("second signal: ending at once");
+                    std::process::exit(i32::from(FAILURE));
+                }
             }
         }
     });

@@ -90,9 +90,9 @@ choice!(StorePayload { None = "NONE", Failed = "FAILED", All = "ALL" });
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One JSON object a line, in ECS shape.
+    /// One JSON object a line, in the shape of the Elastic Common Schema.
     Json,
-    /// For people.
+    /// For people; coloured on a terminal unless `NO_COLOR` is set.
     Pretty,
 }
 choice!(LogFormat { Json = "JSON", Pretty = "PRETTY" });

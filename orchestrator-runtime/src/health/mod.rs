@@ -15,6 +15,7 @@ use metrics::Gauge;
 use orchestrator_core::SourcePartition;
 
 use crate::metrics::PipelineMetrics;
+use crate::tracker::{DbState, LedgerCounters, LedgerHealth};
 pub use report::health;
 pub use verdict::{Check, Verdict, livez, readyz};
 pub use view::{
@@ -34,7 +35,35 @@ struct Shared {
     epoch: Instant,
     workers: Vec<Worker>,
     broker: Mutex<Broker>,
-    ledger: Mutex<LedgerState>,
+    ledger: Mutex<Ledger>,
+}
+
+/// What is known of the ledger, or who knows.
+#[derive(Debug)]
+enum Ledger {
+    Told(LedgerState),
+    Watched(Arc<LedgerHealth>),
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::Told(LedgerState::default())
+    }
+}
+
+impl Ledger {
+    fn view(&self) -> (LedgerState, Option<LedgerCounters>) {
+        match self {
+            Self::Told(state) => (state.clone(), None),
+            Self::Watched(health) => {
+                let state = match health.state() {
+                    DbState::Up => LedgerState::Up,
+                    DbState::Degraded { reason } => LedgerState::Degraded { reason },
+                };
+                (state, Some(health.counters()))
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -120,7 +149,12 @@ impl Health {
 
     /// The ledger's state changed.
     pub fn ledger(&self, state: LedgerState) {
-        *lock(&self.0.ledger) = state;
+        *lock(&self.0.ledger) = Ledger::Told(state);
+    }
+
+    /// From now on the ledger's state is asked of `health`.
+    pub fn watch_ledger(&self, health: Arc<LedgerHealth>) {
+        *lock(&self.0.ledger) = Ledger::Watched(health);
     }
 
     /// Everything as it is now. Each worker is consistent in itself, and no lock is held for longer than a copy.
@@ -133,11 +167,13 @@ impl Health {
             broker,
             ledger,
         } = &*self.0;
+        let (ledger, ledger_counters) = lock(ledger).view();
         Snapshot {
             pipeline: metrics.pipeline().to_owned(),
             workers: workers.iter().map(|it| it.view(*epoch)).collect(),
             broker: lock(broker).clone(),
-            ledger: lock(ledger).clone(),
+            ledger,
+            ledger_counters,
             stall_timeout: *stall_timeout,
         }
     }
@@ -175,15 +211,23 @@ impl WorkerHealth {
         self.number
     }
 
-    /// It now stands elsewhere. One that has ended owns nothing any more.
+    /// It now stands elsewhere. One that has ended, or starts anew, owns nothing any more.
     pub fn state(&self, state: WorkerState) {
         let mut status = self.status();
-        if state.has_ended() {
+        if state.has_ended() || matches!(state, WorkerState::Starting { .. }) {
             for (_, tracked) in std::mem::take(&mut status.partitions) {
                 self.forget(tracked);
             }
         }
         status.state = state;
+    }
+
+    /// It was asked to end: if it runs, it takes nothing new from now on.
+    pub fn draining(&self) {
+        let mut status = self.status();
+        if status.state == WorkerState::Running {
+            status.state = WorkerState::Draining;
+        }
     }
 
     /// The poll thread came round. Without a lock: for each poll, however often.

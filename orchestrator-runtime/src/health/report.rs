@@ -44,7 +44,7 @@ pub fn health(snapshot: &Snapshot, now: Instant, verbose: bool) -> (bool, Value)
     let components = [
         ("kafka", kafka(&snapshot.broker, now)),
         ("partitions", partitions(snapshot, now, verbose)),
-        ("ledger", ledger(&snapshot.ledger)),
+        ("ledger", ledger(snapshot)),
         ("workers", workers(snapshot, now)),
     ];
     let worst = components.iter().map(|(_, it)| it.status).max();
@@ -85,21 +85,23 @@ fn kafka(broker: &Broker, now: Instant) -> Component {
     }
 }
 
-fn ledger(state: &LedgerState) -> Component {
-    match state {
-        LedgerState::Off => Component {
-            status: Status::Up,
-            details: json!({"strategy": "NONE"}),
-        },
-        LedgerState::Up => Component {
-            status: Status::Up,
-            details: json!({}),
-        },
-        LedgerState::Degraded { reason } => Component {
-            status: Status::Degraded,
-            details: json!({"reason": cut(reason)}),
-        },
+fn ledger(snapshot: &Snapshot) -> Component {
+    let (status, mut details) = match &snapshot.ledger {
+        LedgerState::Off => (Status::Up, json!({"strategy": "NONE"})),
+        LedgerState::Own => (
+            Status::Up,
+            json!({"tracker": "the application's own, not looked into"}),
+        ),
+        LedgerState::Up => (Status::Up, json!({})),
+        LedgerState::Degraded { reason } => (Status::Degraded, json!({"reason": cut(reason)})),
+    };
+    if let Some(counters) = &snapshot.ledger_counters {
+        details["rows_written"] = counters.rows_written.into();
+        details["rows_waiting"] = counters.rows_waiting.into();
+        details["rows_dropped"] = counters.rows_dropped.into();
+        details["statement_errors"] = counters.statement_errors.into();
     }
+    Component { status, details }
 }
 
 fn workers(snapshot: &Snapshot, now: Instant) -> Component {

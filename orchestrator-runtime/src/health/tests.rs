@@ -271,3 +271,63 @@ fn the_gauges_follow_the_reports() {
         assert!(text.contains(r#"topic="orders",partition="3"} 0"#));
     });
 }
+
+#[test]
+fn a_worker_that_starts_anew_owns_nothing() {
+    let bench = bench();
+    bench
+        .worker
+        .held(&bench.orders, held("poison", bench.t0), bench.t0);
+    bench.worker.state(WorkerState::Starting {
+        waits_for: "restart".into(),
+    });
+    let snapshot = bench.health.snapshot();
+    assert!(snapshot.workers[0].partitions.is_empty());
+}
+
+#[test]
+fn only_a_worker_that_runs_drains() {
+    let bench = bench();
+    bench.worker.draining();
+    assert!(!readyz(&bench.health.snapshot()).ok());
+    let stopped = WorkerState::Stopped { why: "x".into() };
+    bench.worker.state(stopped.clone());
+    bench.worker.draining();
+    assert_eq!(bench.health.snapshot().workers[0].state, stopped);
+}
+
+/// The ledger is asked each time, not told of once.
+#[tokio::test]
+async fn the_ledgers_own_health_is_shown_with_what_it_counts() {
+    use crate::tracker::fake_store::{FakeStore, Mood, failed, identity};
+    use crate::tracker::{Ledger, LedgerPlan, LedgerSettings};
+
+    let store = FakeStore::new();
+    let settings = LedgerSettings {
+        strategy: crate::config::Strategy::Lightweight,
+        ..LedgerSettings::default()
+    };
+    let plan = LedgerPlan::with_store(store.clone(), settings).unwrap();
+    let Ledger { tracker, health } = plan.start(identity()).await;
+    let bench = bench();
+    bench.health.watch_ledger(health.unwrap());
+    let shown = || report(&bench.health)["components"]["ledger"].clone();
+    tracker.failed(&[failed(1, 1)]).await.unwrap();
+    assert_eq!(
+        shown(),
+        json!({"status": "UP", "details": {
+            "rows_written": 1, "rows_waiting": 0, "rows_dropped": 0, "statement_errors": 0,
+        }})
+    );
+    store.set(Mood::Down);
+    tracker.failed(&[failed(2, 1)]).await.unwrap();
+    let shown = shown();
+    assert_eq!(shown["status"], "DEGRADED");
+    assert_eq!(shown["details"]["rows_waiting"], 1);
+    let reason = shown["details"]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("down"), "{reason}");
+}
+
+fn report(health: &Health) -> serde_json::Value {
+    super::health(&health.snapshot(), Instant::now(), false).1
+}

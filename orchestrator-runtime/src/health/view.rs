@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use orchestrator_core::{SourcePartition, SourcePosition};
 
+use crate::tracker::LedgerCounters;
+
 /// Where a worker stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WorkerState {
@@ -196,6 +198,8 @@ pub enum LedgerState {
     /// The strategy is NONE.
     #[default]
     Off,
+    /// The tracker is the user's own, and nothing is known of it.
+    Own,
     /// It is written as it should be.
     Up,
     /// Records flow, or wait, although it cannot be written.
@@ -216,6 +220,8 @@ pub struct Snapshot {
     pub broker: Broker,
     /// The ledger.
     pub ledger: LedgerState,
+    /// What the ledger has done, if it is ours.
+    pub ledger_counters: Option<LedgerCounters>,
     /// `ORCH_STALL_TIMEOUT_MS`.
     pub stall_timeout: Duration,
 }

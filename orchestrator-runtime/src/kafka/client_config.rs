@@ -153,25 +153,6 @@ pub(crate) fn admin(config: &Config) -> ClientConfig {
     client
 }
 
-/// Fits a producer to the `max.message.bytes` of the topics it writes to: no batch is larger than the smallest takes, and
-/// librdkafka refuses no record that the largest takes. The limit of one record is the committer's to check.
-#[allow(dead_code)] // the producer fits its batches itself; kept until one of the two goes
-pub(crate) fn fit_topic_limits(producer: &mut ClientConfig, smallest: usize, largest: usize) {
-    const FRAMING: usize = 1024;
-    let batch = producer
-        .get("batch.size")
-        .and_then(|size| size.parse().ok())
-        .unwrap_or(usize::MAX);
-    producer.set("batch.size", batch.min(smallest).max(1).to_string());
-    producer.set(
-        "message.max.bytes",
-        largest
-            .saturating_add(FRAMING)
-            .clamp(1_000, 1_000_000_000)
-            .to_string(),
-    );
-}
-
 /// The time limits that follow from what the clients are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Timings {
@@ -203,7 +184,6 @@ impl Timings {
 }
 
 /// A client's settings as text with secrets masked: rdkafka's own `Debug` shows keys and tokens.
-#[allow(dead_code)] // for log lines that show what a client was created with
 pub(crate) struct Redacted<'a>(pub(crate) &'a ClientConfig);
 
 impl fmt::Debug for Redacted<'_> {

@@ -14,6 +14,7 @@ use rdkafka::message::{DeliveryResult, Headers, Message};
 use rdkafka::producer::ProducerContext;
 
 use super::classify::{Blame, Flaw, blame};
+use crate::telemetry::kafka_log;
 
 /// What a record batch costs beside keys, values and headers: a record of this much less than a batch may be alone.
 const BATCH_OVERHEAD: usize = 128;
@@ -127,19 +128,7 @@ impl ClientContext for Deliveries {
         if LOST.contains(&facility) {
             self.lost();
         }
-        match level {
-            RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => {
-                tracing::warn!(target: "librdkafka", facility, "{line}");
-            }
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-                tracing::info!(target: "librdkafka", facility, "{line}");
-            }
-            RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{line}"),
-        }
+        kafka_log(level, facility, line);
     }
 
     /// Comes twice for each error, and beside a log line for most.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rdkafka::bindings as sys;
 use rdkafka::client::{Client, ClientContext};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;
@@ -26,6 +27,33 @@ pub(crate) fn flush<C: ClientContext>(
     match unsafe { sys::rd_kafka_flush(client.native_ptr(), millis(timeout)) } {
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
         error => Err(error.into()),
+    }
+}
+
+/// Hands the log lines that wait in a client's main queue to its context, and throws away the errors that wait there:
+/// for a client that nobody polls.
+pub(crate) fn serve_logs<C: ClientContext>(client: &Client<C>) {
+    // SAFETY: the client's pointer is valid; the reference to its queue is given back before it can go away.
+    unsafe {
+        let queue = sys::rd_kafka_queue_get_main(client.native_ptr());
+        while let Some(event) = NonNull::new(sys::rd_kafka_queue_poll(queue, 0)) {
+            let (mut facility, mut line, mut level) = (ptr::null(), ptr::null(), 0);
+            // It refuses any event that is no log line.
+            if sys::rd_kafka_event_log(event.as_ptr(), &mut facility, &mut line, &mut level) == 0 {
+                let text = |text| CStr::from_ptr(text).to_string_lossy();
+                let level = match level {
+                    ..=2 => RDKafkaLogLevel::Critical,
+                    3 => RDKafkaLogLevel::Error,
+                    4 => RDKafkaLogLevel::Warning,
+                    5 | 6 => RDKafkaLogLevel::Info,
+                    7.. => RDKafkaLogLevel::Debug,
+                };
+                let (facility, line) = (text(facility), text(line));
+                client.context().log(level, facility.trim(), line.trim());
+            }
+            sys::rd_kafka_event_destroy(event.as_ptr());
+        }
+        sys::rd_kafka_queue_destroy(queue);
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod classify;
 pub(crate) mod client_config;
+pub(crate) mod cluster;
 pub mod committer;
 mod deliveries;
 pub(crate) mod ffi;
@@ -14,7 +15,7 @@ pub(crate) mod ports;
 pub mod producer;
 mod rebalance;
 pub mod session;
-mod status;
+pub(crate) mod status;
 pub mod stop;
 pub mod topics;
 pub mod transactor;

@@ -167,6 +167,7 @@ impl Poller {
                         && let Err(not_until) = limiter.check()
                     {
                         let wait = not_until.wait_time_from(DefaultClock::default().now());
+                        self.context().status.rate_limited(wait);
                         self.permit_at = Some(Instant::now() + wait);
                         break;
                     }

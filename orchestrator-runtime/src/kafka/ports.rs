@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use orchestrator_core::Topic;
 use orchestrator_core::ports::SessionFailure;
 
-use super::client_config::{self, Timings};
+use super::client_config::{self, Redacted, Timings};
 use super::committer::{CommitterSettings, KafkaCommitter};
 use super::membership::Membership;
 use super::session::{
@@ -20,8 +20,9 @@ use crate::identity::Identity;
 
 /// How long the group may take to be left.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is said that no broker answers.
-const SAY_EVERY: Duration = Duration::from_secs(5);
+/// When it is first said that no broker answers, and how often after that.
+pub(crate) const SAY_FIRST: Duration = Duration::from_secs(1);
+pub(crate) const SAY_EVERY: Duration = Duration::from_secs(5);
 
 /// The ports of one worker.
 pub(crate) struct KafkaPorts {
@@ -61,6 +62,7 @@ impl KafkaPorts {
             close_patience: CLOSE_PATIENCE,
         };
         let consumer = client_config::consumer(config, identity, number);
+        tracing::debug!(worker = number, settings = ?Redacted(&consumer), "the consumer's settings");
         let session = KafkaSession::start(&consumer, settings, membership.clone(), limiter)
             .map_err(|error| broken(error.to_string()))?;
         let handle = session.handle();
@@ -82,8 +84,10 @@ impl KafkaPorts {
                 .map(Topic::from),
         );
         let transactional_id = identity.transactional_id(number);
+        let producer = client_config::producer(config, &transactional_id);
+        tracing::debug!(worker = number, settings = ?Redacted(&producer), "the producer's settings");
         let settings = CommitterSettings {
-            producer: client_config::producer(config, &transactional_id),
+            producer,
             admin: client_config::admin(config),
             target: config.kafka.target_topic.as_deref().map(Topic::from),
             written,
@@ -92,22 +96,18 @@ impl KafkaPorts {
         let committer = KafkaCommitter::start(settings, membership, observer)
             .map_err(|error| broken(error.to_string()))?;
         let mut ready = committer.ready();
+        let mut patience = SAY_FIRST;
         while !*ready.borrow_and_update() {
-            match tokio::time::timeout(SAY_EVERY, ready.changed()).await {
+            match tokio::time::timeout(patience, ready.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(broken("the transaction thread has ended".to_owned())),
                 Err(_) => {
-                    let brokers = &config.kafka.bootstrap_servers;
+                    patience = SAY_EVERY;
                     let error = handle
                         .status()
                         .problem()
                         .unwrap_or_else(|| "the producer is not initialised yet".to_owned());
-                    tracing::warn!(
-                        error,
-                        "waiting for the broker at {brokers} ({}BOOTSTRAP_SERVERS)",
-                        config.prefix
-                    );
-                    health.broker_unreachable(error, Instant::now());
+                    broker_is_away(config, health, error);
                 }
             }
         }
@@ -118,4 +118,15 @@ impl KafkaPorts {
             handle,
         })
     }
+}
+
+/// Says that no broker answers, in the log and in health.
+pub(crate) fn broker_is_away(config: &Config, health: &Health, error: String) {
+    let brokers = &config.kafka.bootstrap_servers;
+    tracing::warn!(
+        error,
+        "waiting for the broker at {brokers} ({}BOOTSTRAP_SERVERS)",
+        config.prefix
+    );
+    health.broker_unreachable(error, Instant::now());
 }

@@ -22,6 +22,7 @@ use super::gather::Gather;
 use super::membership::Membership;
 use super::offsets::{Ask, Attempt, Start, StartRules, listed, look_up};
 use super::status::SessionStatus;
+use crate::telemetry::kafka_log;
 
 /// How long the assign callback waits for start offsets; those that have not come by then come later.
 const ASSIGN_PATIENCE: Duration = Duration::from_secs(2);
@@ -282,6 +283,7 @@ impl ConsumerContext for Context {
             .collect();
         let assign = what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         let lost = !assign && consumer.assignment_lost();
+        self.status.rebalanced(assign, lost);
         if lost {
             // Before anything fresh is taken that could vouch for them.
             self.membership.lose(&partitions);
@@ -303,17 +305,7 @@ impl ConsumerContext for Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => {
-                // What matters of it comes as an error too; a broker that is away would say this all the time.
-                tracing::debug!(target: "librdkafka", facility, "{message}");
-            }
-            _ => tracing::trace!(target: "librdkafka", facility, "{message}"),
-        }
+        kafka_log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -323,7 +315,16 @@ impl ClientContext for Context {
         if code == RDKafkaErrorCode::AllBrokersDown {
             self.status.set_reachable(false);
         }
-        self.status.log(code, reason);
+        // Connections that fail are in librdkafka's own log lines.
+        if !matches!(
+            code,
+            RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::SSL
+                | RDKafkaErrorCode::Authentication
+        ) {
+            self.status.log(code, reason);
+        }
         if self.asks.send(Ask::Probe).is_err() {
             tracing::error!("the session's helper thread has ended");
         }

@@ -2,7 +2,7 @@
 //! Written by the poll thread and its helper, read by anybody. It decides nothing.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,20 @@ pub struct SessionStatus {
     reachable: AtomicBool,
     problem: Mutex<Option<String>>,
     logged: Mutex<HashMap<i32, (Option<Instant>, u32)>>,
+    rebalances: [AtomicU64; 3],
+    rate_limited_micros: AtomicU64,
+}
+
+/// The kinds of rebalances, as they are counted.
+pub(crate) const REBALANCES: [&str; 3] = ["assign", "revoke", "lost"];
+
+/// What happened since it was last asked for.
+#[derive(Debug)]
+pub(crate) struct Happened {
+    /// Rebalances, by [`REBALANCES`].
+    pub(crate) rebalances: [u64; 3],
+    /// Time spent waiting for the rate limit.
+    pub(crate) rate_limited: Duration,
 }
 
 impl SessionStatus {
@@ -28,6 +42,32 @@ impl SessionStatus {
     /// What is wrong with the source topics, if anything.
     pub fn problem(&self) -> Option<String> {
         self.lock_problem().clone()
+    }
+
+    /// A rebalance callback ran.
+    pub(crate) fn rebalanced(&self, assign: bool, lost: bool) {
+        let kind = match (assign, lost) {
+            (true, _) => 0,
+            (false, false) => 1,
+            (false, true) => 2,
+        };
+        self.rebalances[kind].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The rate limit allows the next record only after so long.
+    pub(crate) fn rate_limited(&self, wait: Duration) {
+        let micros = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
+        self.rate_limited_micros
+            .fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// What happened since this was last asked for; there is one who asks.
+    pub(crate) fn happened(&self) -> Happened {
+        let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
+        Happened {
+            rebalances: self.rebalances.each_ref().map(take),
+            rate_limited: Duration::from_micros(take(&self.rate_limited_micros)),
+        }
     }
 
     pub(crate) fn set_reachable(&self, reachable: bool) {

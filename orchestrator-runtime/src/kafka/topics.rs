@@ -14,6 +14,9 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{ClientConfig, ClientContext};
 
+use super::ffi;
+use crate::telemetry::kafka_log;
+
 /// How long the broker may take to answer one question.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 /// For how long an answer is believed: a limit is seldom changed, a missing topic may be created any moment.
@@ -55,10 +58,14 @@ impl Answer {
     }
 }
 
-/// The client tells nothing by itself: each question has its own answer.
+/// Of errors the client tells nothing by itself: each question has its own answer.
 struct Quiet;
 
 impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        kafka_log(level, facility, message);
+    }
+
     fn error(&self, _error: KafkaError, _reason: &str) {}
 }
 
@@ -71,8 +78,8 @@ impl TopicCatalog {
         let mut client = client.clone();
         // For a producer, which an admin client is to librdkafka, a look would create what it looks for.
         client.set("allow.auto.create.topics", "false");
-        // Nobody reads this client's queue of log lines.
-        client.set_log_level(RDKafkaLogLevel::Emerg);
+        // Its lines wait until the next question, so there had better be few of them.
+        client.set_log_level(RDKafkaLogLevel::Warning);
         let shared = Shared {
             brokers: client
                 .get("bootstrap.servers")
@@ -149,9 +156,9 @@ impl TopicCatalog {
         let (catalog, name) = (self.clone(), topic.clone());
         let look = move || {
             let client = catalog.shared.admin.inner();
-            let metadata = client
-                .fetch_metadata(Some(&name), ANSWER_PATIENCE)
-                .map_err(|error| catalog.unanswered(&name, &error))?;
+            let metadata = client.fetch_metadata(Some(&name), ANSWER_PATIENCE);
+            ffi::serve_logs(client);
+            let metadata = metadata.map_err(|error| catalog.unanswered(&name, &error))?;
             let found = metadata.topics().iter().find(|t| t.name() == &*name);
             Ok(existence(found.map(|topic| topic.error().map(Code::from))))
         };

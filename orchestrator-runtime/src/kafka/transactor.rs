@@ -118,8 +118,10 @@ pub trait TransactionalProducer: Send {
     }
 }
 
-/// What the transactor tells whoever counts.
+/// What the transactor tells whoever counts. Reasons are few and fixed: they are labels of metrics.
 pub trait TransactorObserver: Send {
+    /// A transaction was committed, so long after it was begun.
+    fn committed(&mut self, _took: Duration) {}
     /// A transaction was aborted.
     fn aborted(&mut self, _reason: &'static str) {}
     /// The producer was replaced.
@@ -250,12 +252,14 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
                     return Ok(None);
                 }
                 Err(Failed::Refused(refused)) => {
-                    self.observer.aborted("refused output");
+                    self.observer.aborted("refused_output");
                     self.note_refused(unit, fates, refused);
                     continue;
                 }
                 Err(Failed::Membership) => {
-                    self.observer.aborted("group moved on");
+                    if snapshot.metadata.is_some() {
+                        self.observer.aborted("group_moved_on");
+                    }
                     moved += 1;
                     // While our partitions are being revoked the poll thread sits in the callback, and has taken
                     // fresh metadata on entry; waiting is bounded either way.
@@ -267,12 +271,12 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
                     "the consumer group keeps moving on".to_owned()
                 }
                 Err(Failed::Aborted(error)) => {
-                    self.observer.aborted("failed call");
+                    self.observer.aborted("failed_call");
                     error
                 }
                 Err(Failed::Unknown(error)) => {
                     tracing::warn!(%error, "the outcome of a transaction is unknown: asking the broker");
-                    self.replace_because = Some("unknown outcome");
+                    self.replace_because = Some("unknown_outcome");
                     self.settle(unit, &open, fates)?;
                     error
                 }
@@ -331,7 +335,7 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
     ) -> Result<(), Failed> {
         let begun = self.producer.now();
         self.producer.begin().map_err(|error| {
-            self.replace_because = Some("begin failed");
+            self.replace_because = Some("begin_failed");
             self.failed_at(error, begun)
         })?;
         let mut refused = Vec::new();
@@ -384,10 +388,12 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
                 TxnClass::Fenced => return Err(self.failed_at(error, begun)),
             },
         }
+        let took = self.producer.now() - begun;
+        self.observer.committed(took);
         if self.producer.disconnected() {
             self.replace_because = Some("disconnected");
         } else if self.producer.now() - committing > SLOW_COMMIT {
-            self.replace_because = Some("slow commit");
+            self.replace_because = Some("slow_commit");
         }
         Ok(())
     }
@@ -458,7 +464,7 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
         match error.class {
             TxnClass::Fenced if young => Failed::Fenced(error.message),
             _ => {
-                self.replace_because = Some("fatal error");
+                self.replace_because = Some("fatal_error");
                 Failed::Unknown(error.message)
             }
         }

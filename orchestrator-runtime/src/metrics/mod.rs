@@ -2,27 +2,25 @@
 //! batch and never per record. Goes through the `metrics` facade, so that an embedding application's own recorder
 //! sees them; only `main` installs one (`recorder.rs`). Never a label from a key or an error text.
 
+mod handles;
+mod ledger;
 pub mod names;
 mod recorder;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use metrics::{
-    Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, SharedString, with_recorder,
-};
-use orchestrator_core::{FailureClass, SourcePartition};
+use metrics::{Counter, Gauge, Histogram, SharedString};
+use orchestrator_core::{FailureClass, HoldReason, SourcePartition};
 
 pub use metrics_exporter_prometheus::PrometheusHandle;
 #[cfg(test)]
 pub(crate) use recorder::build as test_recorder;
 pub use recorder::{RecorderError, install_recorder};
 
-use names::{Kind, Metric, PIPELINE};
-
-static METADATA: Metadata<'static> = Metadata::new("orch", Level::INFO, Some(module_path!()));
+use handles::{Family, describe, register_counter, register_gauge, register_histogram};
+pub(crate) use ledger::LedgerMetrics;
+use names::Metric;
 
 /// The handles of one pipeline, shared by its workers. Made after the recorder is installed: handles made before
 /// that count into nothing.
@@ -43,6 +41,8 @@ pub struct PipelineMetrics {
     pub records_stripped: Counter,
     /// See [`names::BATCH_OK`].
     pub batch_ok: Counter,
+    /// See [`names::TRANSACTIONS_COMMITTED`].
+    pub transactions_committed: Counter,
     /// See [`names::RETRIES`].
     pub retries: Counter,
     /// See [`names::HELD_BYTES`]; kept by [`Health`](crate::health::Health).
@@ -60,7 +60,7 @@ pub struct PipelineMetrics {
     /// See [`names::TRANSFORM_SECONDS`].
     pub transform_seconds: Histogram,
     transform_fail: [Counter; 3],
-    units_aborted: Family<Counter>,
+    transactions_aborted: Family<Counter>,
     producer_replaced: Family<Counter>,
     rebalances: Family<Counter>,
     held_partitions: Family<Gauge>,
@@ -74,9 +74,14 @@ impl PipelineMetrics {
     pub fn new(pipeline: &str) -> Self {
         describe();
         let pipeline = SharedString::from(pipeline.to_owned());
+        let held_partitions = Family::new(&names::HELD_PARTITIONS, &pipeline, register_gauge);
+        // Shown as 0 from the start: an alert on what is not there never fires.
+        for reason in HoldReason::ALL {
+            drop(held_partitions.of(reason.as_str()));
+        }
         let counter = |metric: &Metric| register_counter(metric, &pipeline, &[]);
         let gauge = |metric: &Metric| register_gauge(metric, &pipeline, &[]);
-        let histogram = |metric: &Metric| register_histogram(metric, &pipeline);
+        let histogram = |metric: &Metric| register_histogram(metric, &pipeline, &[]);
         Self {
             records_read: counter(&names::RECORDS_READ),
             records_ok: counter(&names::RECORDS_OK),
@@ -85,6 +90,7 @@ impl PipelineMetrics {
             records_skipped: counter(&names::RECORDS_SKIPPED),
             records_stripped: counter(&names::RECORDS_STRIPPED),
             batch_ok: counter(&names::BATCH_OK),
+            transactions_committed: counter(&names::TRANSACTIONS_COMMITTED),
             retries: counter(&names::RETRIES),
             held_bytes: gauge(&names::HELD_BYTES),
             inflight_bytes: gauge(&names::INFLIGHT_BYTES),
@@ -100,10 +106,14 @@ impl PipelineMetrics {
                     &[class.as_str().to_owned()],
                 )
             }),
-            units_aborted: Family::new(&names::UNITS_ABORTED, &pipeline, register_counter),
+            transactions_aborted: Family::new(
+                &names::TRANSACTIONS_ABORTED,
+                &pipeline,
+                register_counter,
+            ),
             producer_replaced: Family::new(&names::PRODUCER_REPLACED, &pipeline, register_counter),
             rebalances: Family::new(&names::REBALANCES, &pipeline, register_counter),
-            held_partitions: Family::new(&names::HELD_PARTITIONS, &pipeline, register_gauge),
+            held_partitions,
             rate_limited: counter(&names::RATE_LIMITED_SECONDS),
             rate_limited_micros: AtomicU64::new(0),
             pipeline,
@@ -124,21 +134,19 @@ impl PipelineMetrics {
         }
     }
 
-    /// A unit of work was aborted. Reasons are few and fixed: `generation`, `refused`, `timeout`, `fenced`,
-    /// `unknown`, `lost`, `revoked`, `drain`.
-    pub fn unit_aborted(&self, reason: &'static str) {
-        self.units_aborted.of(reason).increment(1);
+    /// A transaction was aborted, for one of the transactor's few reasons.
+    pub fn transaction_aborted(&self, reason: &'static str) {
+        self.transactions_aborted.of(reason).increment(1);
     }
 
-    /// A producer was replaced. Reasons are few and fixed: `fenced`, `unknown`, `refused`, `slow_commit`,
-    /// `disconnect`.
+    /// A producer was replaced, for one of the transactor's few reasons.
     pub fn producer_replaced(&self, reason: &'static str) {
         self.producer_replaced.of(reason).increment(1);
     }
 
-    /// A rebalance callback ran: `assign`, `revoke` or `lost`.
-    pub fn rebalanced(&self, kind: &'static str) {
-        self.rebalances.of(kind).increment(1);
+    /// So many rebalance callbacks of a kind ran: `assign`, `revoke` or `lost`.
+    pub fn rebalanced(&self, kind: &'static str, times: u64) {
+        self.rebalances.of(kind).increment(times);
     }
 
     /// Time spent waiting for the rate limit. Parts of a second add up before they count.
@@ -175,84 +183,6 @@ const CLASSES: [FailureClass; 3] = [
     FailureClass::Infrastructure,
 ];
 
-/// A metric with one label whose values come up as they happen. Rare things only: a lock is taken each time.
-struct Family<H> {
-    metric: Metric,
-    pipeline: SharedString,
-    register: fn(&Metric, &SharedString, &[String]) -> H,
-    known: Mutex<BTreeMap<&'static str, H>>,
-}
-
-impl<H: Clone> Family<H> {
-    fn new(
-        metric: &Metric,
-        pipeline: &SharedString,
-        register: fn(&Metric, &SharedString, &[String]) -> H,
-    ) -> Self {
-        Self {
-            metric: *metric,
-            pipeline: pipeline.clone(),
-            register,
-            known: Mutex::default(),
-        }
-    }
-
-    fn of(&self, value: &'static str) -> H {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known
-            .entry(value)
-            .or_insert_with(|| (self.register)(&self.metric, &self.pipeline, &[value.to_owned()]))
-            .clone()
-    }
-}
-
-impl<H> std::fmt::Debug for Family<H> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Family({})", self.metric.name)
-    }
-}
-
-/// Tells the current recorder what each metric means, those of the ledger too.
-fn describe() {
-    with_recorder(|recorder| {
-        for metric in names::ALL {
-            let name = KeyName::from_const_str(metric.name);
-            match metric.kind {
-                Kind::Counter => {
-                    recorder.describe_counter(name, Some(metric.unit), metric.help.into());
-                }
-                Kind::Gauge => {
-                    recorder.describe_gauge(name, Some(metric.unit), metric.help.into());
-                }
-                Kind::Histogram(_) => {
-                    recorder.describe_histogram(name, Some(metric.unit), metric.help.into());
-                }
-            }
-        }
-    });
-}
-
-fn key(metric: &Metric, pipeline: &SharedString, values: &[String]) -> Key {
-    debug_assert_eq!(metric.labels.len(), values.len(), "{}", metric.name);
-    let mut labels = vec![Label::new(PIPELINE, pipeline.clone())];
-    for (label, value) in metric.labels.iter().zip(values) {
-        labels.push(Label::new(*label, value.clone()));
-    }
-    Key::from_parts(metric.name, labels)
-}
-
-fn register_counter(metric: &Metric, pipeline: &SharedString, values: &[String]) -> Counter {
-    with_recorder(|recorder| recorder.register_counter(&key(metric, pipeline, values), &METADATA))
-}
-
-fn register_gauge(metric: &Metric, pipeline: &SharedString, values: &[String]) -> Gauge {
-    with_recorder(|recorder| recorder.register_gauge(&key(metric, pipeline, values), &METADATA))
-}
-
-fn register_histogram(metric: &Metric, pipeline: &SharedString) -> Histogram {
-    with_recorder(|recorder| recorder.register_histogram(&key(metric, pipeline, &[]), &METADATA))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -266,8 +196,8 @@ mod tests {
             let metrics = PipelineMetrics::new("orders-group");
             metrics.records_ok.increment(3);
             metrics.transform_fail(FailureClass::Transient).increment(2);
-            metrics.unit_aborted("fenced");
-            metrics.unit_aborted("fenced");
+            metrics.transaction_aborted("failed_call");
+            metrics.transaction_aborted("failed_call");
             metrics.batch_records.record(250.0);
             metrics.commit_seconds.record(0.004);
             metrics.rate_limited(Duration::from_millis(700));
@@ -279,7 +209,8 @@ mod tests {
             r#"orch_batch_ok_total{pipeline="orders-group"} 0"#,
             r#"orch_transform_fail_total{pipeline="orders-group",class="transient"} 2"#,
             r#"orch_transform_fail_total{pipeline="orders-group",class="permanent"} 0"#,
-            r#"orch_units_aborted_total{pipeline="orders-group",reason="fenced"} 2"#,
+            r#"orch_transactions_aborted_total{pipeline="orders-group",reason="failed_call"} 2"#,
+            r#"orch_held_partitions{pipeline="orders-group",reason="poison"} 0"#,
             r#"orch_rate_limited_seconds_total{pipeline="orders-group"} 1"#,
             r#"orch_batch_records_bucket{pipeline="orders-group",le="300"} 1"#,
             r#"orch_commit_seconds_bucket{pipeline="orders-group",le="0.0025"} 0"#,

@@ -63,23 +63,28 @@ table! {
     RECORDS_SKIPPED = Counter, Count, "orch_records_skipped_total", [], "Failed records that were recorded and passed.";
     RECORDS_STRIPPED = Counter, Count, "orch_records_stripped_total", [], "Records taken out of a unit at hand-over: their partition had moved or been rewound.";
     BATCH_OK = Counter, Count, "orch_batch_ok_total", [], "Units of work committed.";
-    UNITS_ABORTED = Counter, Count, "orch_units_aborted_total", ["reason"], "Units of work aborted; their records are sent again or read again.";
+    TRANSACTIONS_COMMITTED = Counter, Count, "orch_transactions_committed_total", [], "Transactions committed; a unit of work that is split by partition takes several.";
+    TRANSACTIONS_ABORTED = Counter, Count, "orch_transactions_aborted_total", ["reason"], "Transactions aborted; their records are sent again or read again.";
     PRODUCER_REPLACED = Counter, Count, "orch_producer_replaced_total", ["reason"], "Transactional producers replaced by a new one.";
     TRANSFORM_FAIL = Counter, Count, "orch_transform_fail_total", ["class"], "Failed tries of a transform: permanent, transient or infrastructure.";
     RETRIES = Counter, Count, "orch_retries_total", [], "Tries of a transform after the first.";
     TRANSFORM_HUNG = Gauge, Count, "orch_transform_hung", [], "Synchronous transforms past their deadline that still hold a thread.";
-    REBALANCES = Counter, Count, "orch_rebalances_total", ["kind"], "Rebalance callbacks: assign, revoke or lost.";
+    REBALANCES = Counter, Count, "orch_rebalances_total", ["kind"], "Rebalances as this consumer saw them: assign, revoke or lost.";
     CONSUMER_LAG = Gauge, Count, "orch_consumer_lag", ["topic", "partition"], "Offsets from the committed one to the end; stays at 1 behind a transactional producer.";
     HELD_PARTITIONS = Gauge, Count, "orch_held_partitions", ["reason"], "Partitions that wait while the others flow.";
     HELD_BYTES = Gauge, Bytes, "orch_held_bytes", [], "Records kept in memory for held partitions.";
     INFLIGHT_BYTES = Gauge, Bytes, "orch_inflight_bytes", [], "Records read and outputs made that are not committed yet.";
     RATE_LIMITED_SECONDS = Counter, Seconds, "orch_rate_limited_seconds_total", [], "Whole seconds spent waiting for the rate limit.";
-    BATCH_RECORDS = Histogram(RECORDS), Count, "orch_batch_records", [], "Records in a batch.";
-    UNIT_SECONDS = Histogram(SECONDS), Seconds, "orch_unit_seconds", [], "From a batch taken to its unit of work committed.";
+    BATCH_RECORDS = Histogram(RECORDS), Count, "orch_batch_records", [], "Records in a unit of work.";
+    UNIT_SECONDS = Histogram(SECONDS), Seconds, "orch_unit_seconds", [], "From a unit of work handed over to its commit.";
     COMMIT_SECONDS = Histogram(SECONDS), Seconds, "orch_commit_seconds", [], "From begin to commit of a transaction.";
-    TRANSFORM_SECONDS = Histogram(SECONDS), Seconds, "orch_transform_seconds", [], "Transform of a whole batch.";
+    TRANSFORM_SECONDS = Histogram(SECONDS), Seconds, "orch_transform_seconds", [], "Transform of one chunk of records of a partition, or of one record that is tried again.";
     DB_CIRCUIT_OPEN = Gauge, Count, "orch_db_circuit_open", [], "1 while the circuit breaker keeps the ledger's database alone.";
-    DB_DEGRADED = Gauge, Count, "orch_db_degraded", [], "1 while records flow although the ledger cannot be written.";
+    DB_DEGRADED = Gauge, Count, "orch_db_degraded", [], "1 while records flow, or wait, although the ledger cannot be written.";
+    DB_STATEMENT_SECONDS = Histogram(SECONDS), Seconds, "orch_db_statement_seconds", ["statement"], "Statements of the ledger, failed ones included.";
+    DB_ERRORS = Counter, Count, "orch_db_errors_total", ["class"], "Statements of the ledger that failed: unavailable, timeout, conflict or data.";
+    LEDGER_ROWS_DROPPED = Counter, Count, "orch_ledger_rows_dropped_total", ["reason"], "Rows given up: queue_full, refused or shutdown.";
+    LEDGER_FAILURES_LOGGED = Counter, Count, "orch_ledger_failures_logged_total", ["class"], "Failures that were only logged, because ORCH_DB_STRATEGY=NONE keeps no rows.";
 }
 
 #[cfg(test)]

@@ -12,23 +12,17 @@ use std::panic::{self, PanicHookInfo};
 use std::{backtrace, env};
 
 use thiserror::Error;
+use tracing::Subscriber;
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, Registry};
+
+use crate::config::LogFormat;
 
 pub use kafka::{kafka_log, scrub};
-pub use record::{InRecord, in_batch, in_record, with_record};
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object a line, in the shape of the Elastic Common Schema.
-    #[default]
-    Json,
-    /// For people; coloured on a terminal unless `NO_COLOR` is set.
-    Pretty,
-}
+pub use record::{InBatch, InRecord, dedup_key, in_batch, in_record, with_record};
 
 /// Why logging could not be set up.
 #[derive(Debug, Error)]
@@ -53,17 +47,24 @@ pub enum LoggingError {
 /// When `RUST_LOG` does not parse, or somebody has set up logging before.
 pub fn init_logging(format: LogFormat) -> Result<(), LoggingError> {
     let filter = filter(env::var("RUST_LOG").unwrap_or_default())?;
-    let layer: Box<dyn Layer<Registry> + Send + Sync> = match format {
-        LogFormat::Json => ecs::layer(stdout, service_name()).boxed(),
-        LogFormat::Pretty => text::layer(stdout, colours_wanted()).boxed(),
-    };
     tracing_subscriber::registry()
-        .with(layer)
+        .with(layer(format))
         .with(filter)
         .try_init()
         .map_err(|error| LoggingError::AlreadyInstalled(error.to_string()))?;
     log_panics();
     Ok(())
+}
+
+/// The layer alone, writing to stdout, for an application with a subscriber of its own.
+pub fn layer<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    match format {
+        LogFormat::Json => ecs::layer(stdout, service_name()).boxed(),
+        LogFormat::Pretty => text::layer(stdout, colours_wanted()).boxed(),
+    }
 }
 
 fn filter(given: String) -> Result<EnvFilter, LoggingError> {
@@ -125,5 +126,7 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     );
 }
 
+#[cfg(test)]
+mod stage_tests;
 #[cfg(test)]
 mod tests;

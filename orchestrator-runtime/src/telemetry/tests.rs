@@ -15,7 +15,13 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::*;
 
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Memory(Arc<Mutex<Vec<u8>>>);
+
+impl Memory {
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
 
 impl Write for Memory {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -39,8 +45,13 @@ impl<'a> MakeWriter<'a> for Memory {
 fn text_of(logging: impl FnOnce(&Memory)) -> String {
     let memory = Memory::default();
     logging(&memory);
-    let bytes = memory.0.lock().unwrap().clone();
-    String::from_utf8(bytes).unwrap()
+    memory.text()
+}
+
+pub(super) fn parsed(text: &str) -> Vec<Value> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 /// The JSON lines that `logging` writes.
@@ -49,9 +60,7 @@ fn json_lines(logging: impl FnOnce()) -> Vec<Value> {
         let layer = ecs::layer(memory.clone(), "orders".into());
         with_default(tracing_subscriber::registry().with(layer), logging);
     });
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    parsed(&text)
 }
 
 fn pretty(logging: impl FnOnce()) -> String {

@@ -61,12 +61,7 @@ impl Drops {
     pub(super) fn drop_row(&self, health: &LedgerHealth, reason: DropReason, dedup_key: &str) {
         health.rows_dropped(1);
         let reason = reason.as_str();
-        metrics::counter!(
-            "orch_ledger_rows_dropped_total",
-            "pipeline" => health.pipeline(),
-            "reason" => reason
-        )
-        .increment(1);
+        health.metrics().row_dropped(reason);
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if window.is_over(now) {

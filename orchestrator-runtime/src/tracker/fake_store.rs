@@ -14,7 +14,7 @@ use orchestrator_core::{
 
 /// How the database is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mood {
+pub(crate) enum Mood {
     Up,
     Down,
     Hanging,
@@ -41,28 +41,34 @@ pub(super) struct Inner {
 }
 
 #[derive(Debug)]
-pub(super) struct FakeStore {
+pub(crate) struct FakeStore {
     inner: Mutex<Inner>,
 }
 
-impl FakeStore {
-    pub(super) fn new() -> Arc<Self> {
+impl Default for FakeStore {
+    fn default() -> Self {
         let inner = Inner {
             rows: BTreeMap::new(),
             mood: Mood::Up,
             statements: Vec::new(),
             prepared: 0,
         };
-        Arc::new(Self {
+        Self {
             inner: Mutex::new(inner),
-        })
+        }
+    }
+}
+
+impl FakeStore {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
     }
 
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap()
     }
 
-    pub(super) fn set(&self, mood: Mood) {
+    pub(crate) fn set(&self, mood: Mood) {
         self.inner().mood = mood;
     }
 
@@ -246,7 +252,7 @@ pub(super) fn orders() -> SourcePartition {
 }
 
 /// A failed record of [`orders`].
-pub(super) fn failed(offset: i64, fence: i64) -> FailureRecord {
+pub(crate) fn failed(offset: i64, fence: i64) -> FailureRecord {
     let record = Record::builder("orders", 0, offset)
         .key("k")
         .value("v")
@@ -262,7 +268,7 @@ pub(super) fn failed(offset: i64, fence: i64) -> FailureRecord {
 }
 
 /// The ledger's identity in tests.
-pub(super) fn identity() -> LedgerIdentity {
+pub(crate) fn identity() -> LedgerIdentity {
     LedgerIdentity {
         cluster_id: "c".into(),
         consumer_group: "g".into(),

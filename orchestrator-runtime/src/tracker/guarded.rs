@@ -144,12 +144,9 @@ impl Running<'_> {
             return;
         };
         let Guarded { health, .. } = self.guarded;
-        metrics::histogram!(
-            "orch_db_statement_seconds",
-            "pipeline" => health.pipeline(),
-            "statement" => self.name
-        )
-        .record(self.started.elapsed().as_secs_f64());
+        health
+            .metrics()
+            .statement(self.name, self.started.elapsed());
         let outcome = match error.map(|error| error.class) {
             None => CallOutcome::Ok,
             Some(StoreErrorClass::Data) => CallOutcome::DataError,
@@ -164,12 +161,7 @@ impl Running<'_> {
         match error {
             None => health.statement_worked(after),
             Some(error) => {
-                metrics::counter!(
-                    "orch_db_errors_total",
-                    "pipeline" => health.pipeline(),
-                    "class" => error.class.as_str()
-                )
-                .increment(1);
+                health.metrics().statement_failed(error.class.as_str());
                 match error.class {
                     StoreErrorClass::Data => health.statement_refused(after),
                     _ => health.statement_failed(after, error.message.clone()),

@@ -4,9 +4,10 @@
 use super::super::fake_store::{FakeStore, Mood, failed, identity};
 use super::super::health::DbState;
 use super::*;
+use crate::metrics::LedgerMetrics;
 
 async fn guarded(store: &Arc<FakeStore>) -> (Guarded, Arc<LedgerHealth>) {
-    let health = Arc::new(LedgerHealth::new("test"));
+    let health = Arc::new(LedgerHealth::new(LedgerMetrics::new("test")));
     let guarded = Guarded::new(store.clone(), &LedgerSettings::default(), health.clone());
     guarded.prepare().await.unwrap();
     store.inner().statements.clear();
@@ -23,7 +24,7 @@ async fn write(guarded: &Guarded) -> Result<(), StoreErrorClass> {
 async fn nothing_is_asked_of_a_store_that_is_not_ready() {
     let store = FakeStore::new();
     store.set(Mood::Down);
-    let health = Arc::new(LedgerHealth::new("test"));
+    let health = Arc::new(LedgerHealth::new(LedgerMetrics::new("test")));
     let guarded = Guarded::new(store.clone(), &LedgerSettings::default(), health.clone());
     assert!(guarded.prepare().await.is_err());
     for _ in 0..9 {

@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use orchestrator_core::breaker::CircuitState;
 
+use crate::metrics::LedgerMetrics;
+
 /// Whether failures reach the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DbState {
@@ -34,7 +36,7 @@ pub struct LedgerCounters {
 /// How the ledger's database is.
 #[derive(Debug)]
 pub struct LedgerHealth {
-    pipeline: String,
+    metrics: LedgerMetrics,
     state: Mutex<State>,
     written: AtomicU64,
     waiting: AtomicU64,
@@ -49,13 +51,13 @@ struct State {
 }
 
 impl LedgerHealth {
-    pub(super) fn new(pipeline: &str) -> Self {
+    pub(super) fn new(metrics: LedgerMetrics) -> Self {
         let state = State {
             circuit: CircuitState::Closed,
             trouble: Some("the database has not been reached yet".to_owned()),
         };
         let health = Self {
-            pipeline: pipeline.to_owned(),
+            metrics,
             state: Mutex::new(state),
             written: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
@@ -100,9 +102,9 @@ impl LedgerHealth {
         }
     }
 
-    /// The value of the metrics' `pipeline` label.
-    pub(super) fn pipeline(&self) -> String {
-        self.pipeline.clone()
+    /// What is counted beside.
+    pub(super) fn metrics(&self) -> &LedgerMetrics {
+        &self.metrics
     }
 
     pub(super) fn statement_worked(&self, circuit: CircuitState) {
@@ -144,9 +146,7 @@ impl LedgerHealth {
     fn publish(&self) {
         let degraded = self.state() != DbState::Up;
         let open = self.circuit() != CircuitState::Closed;
-        let gauge = |on: bool| f64::from(u8::from(on));
-        metrics::gauge!("orch_db_circuit_open", "pipeline" => self.pipeline()).set(gauge(open));
-        metrics::gauge!("orch_db_degraded", "pipeline" => self.pipeline()).set(gauge(degraded));
+        self.metrics.database(open, degraded);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -17,7 +17,7 @@ use super::*;
 
 fn settings(folder: &TempDir, degrade_dont_block: bool) -> LedgerSettings {
     LedgerSettings {
-        strategy: LedgerStrategy::Lightweight,
+        strategy: Strategy::Lightweight,
         url: Some(format!("sqlite://{}", file(folder).display())),
         batch_budget: Duration::from_millis(400),
         circuit_open: Duration::from_millis(500),
@@ -68,11 +68,16 @@ async fn until<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F
     assert!(waited.await.is_ok(), "never happened: {what}");
 }
 
+async fn build(settings: &LedgerSettings) -> Ledger {
+    let plan = LedgerPlan::new(settings.clone()).unwrap();
+    plan.start(identity()).await
+}
+
 #[tokio::test]
 async fn kafka_moves_on_while_somebody_else_holds_the_lock_and_the_rows_follow() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(&folder, true);
-    let Ledger { tracker, health } = build(&settings, identity()).await.unwrap();
+    let Ledger { tracker, health } = build(&settings).await;
     let health = health.unwrap();
     tracker.assigned(&[orders().at(0)]).await.unwrap();
     assert_eq!(health.state(), DbState::Up);
@@ -121,10 +126,7 @@ async fn kafka_moves_on_while_somebody_else_holds_the_lock_and_the_rows_follow()
 #[tokio::test]
 async fn where_nothing_may_pass_unrecorded_a_lock_holds_the_worker() {
     let folder = tempfile::tempdir().unwrap();
-    let tracker = build(&settings(&folder, false), identity())
-        .await
-        .unwrap()
-        .tracker;
+    let tracker = build(&settings(&folder, false)).await.tracker;
     let mut lock = other(&file(&folder)).await;
     lock.execute("BEGIN IMMEDIATE").await.unwrap();
     let (failures, passed) = unit(1);
@@ -148,7 +150,7 @@ async fn a_file_that_cannot_be_opened_at_start_stops_nobody() {
     let inner = folder.path().join("not-there-yet");
     let path = inner.join("ledger.db");
     settings.url = Some(format!("sqlite://{}", path.display()));
-    let Ledger { tracker, health } = build(&settings, identity()).await.unwrap();
+    let Ledger { tracker, health } = build(&settings).await;
     let (failures, passed) = unit(1);
     tracker.failed(&failures).await.unwrap();
     tracker.committed(&passed).await.unwrap();
@@ -163,7 +165,7 @@ async fn several_processes_share_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let mut ledgers = Vec::new();
     for _ in 0..3 {
-        ledgers.push(build(&settings(&folder, true), identity()).await.unwrap());
+        ledgers.push(build(&settings(&folder, true)).await);
     }
     let work = |(process, ledger): (usize, &Ledger)| {
         let tracker = ledger.tracker.clone();
@@ -218,18 +220,18 @@ async fn settings_that_can_never_work_are_refused() {
         ),
         (
             LedgerSettings {
-                strategy: LedgerStrategy::Outbox,
+                strategy: Strategy::Outbox,
                 ..good.clone()
             },
             "ORCH_DB_STRATEGY",
         ),
     ] {
-        let error = build(&settings, identity()).await.unwrap_err();
+        let error = LedgerPlan::new(settings).unwrap_err();
         assert!(error.message.contains(key), "{error}");
         assert!(!error.message.contains("s3cret"), "{error}");
     }
     let none = LedgerSettings::default();
-    assert!(build(&none, identity()).await.unwrap().health.is_none());
+    assert!(build(&none).await.health.is_none());
 }
 
 /// All that is logged while it lives.
@@ -259,7 +261,7 @@ async fn the_url_is_never_shown() {
     let mut settings = settings(&folder, true);
     settings.circuit_failure_threshold = 1;
     settings.url = Some("sqlite:///no/such/folder/s3cret.db".into());
-    let ledger = build(&settings, identity()).await.unwrap();
+    let ledger = build(&settings).await;
     ledger.tracker.failed(&unit(1).0).await.unwrap();
     let health = ledger.health.clone().unwrap();
     until("tried again", async || {

@@ -8,10 +8,10 @@ use std::time::Duration;
 use orchestrator_core::ledger_row::LedgerRow;
 use orchestrator_core::{
     BoxFuture, FailureRecord, FailureStore, FailureTracker, LedgerIdentity, Passed,
-    SourcePartition, SourcePosition, StoreError, TrackerError,
+    SourcePartition, SourcePosition, StoreError, StoreErrorClass, TrackerError,
 };
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::guarded::Guarded;
@@ -19,7 +19,9 @@ use super::health::LedgerHealth;
 use super::queue::Mark;
 use super::watch::Watches;
 use super::writer::{Turn, Writer};
-use super::{LedgerSettings, StorePayload, now_ms};
+use super::{LedgerSettings, now_ms};
+use crate::config::StorePayload;
+use crate::metrics::LedgerMetrics;
 
 /// See the module.
 pub(super) struct Lightweight {
@@ -42,12 +44,15 @@ pub(super) struct State {
 pub(super) async fn start(
     store: Arc<dyn FailureStore>,
     settings: &LedgerSettings,
+    metrics: LedgerMetrics,
     ledger: LedgerIdentity,
 ) -> (Lightweight, Arc<LedgerHealth>) {
-    let health = Arc::new(LedgerHealth::new(&settings.pipeline));
+    let health = Arc::new(LedgerHealth::new(metrics));
     let strict = !settings.degrade_dont_block;
     let guarded = Guarded::new(store, settings, health.clone());
-    if let Err(error) = guarded.prepare().await {
+    // Not longer than a batch would wait for it: the background goes on with it.
+    let prepared = timeout(settings.batch_budget, guarded.prepare()).await;
+    if let Err(error) = prepared.unwrap_or_else(|_| Err(too_slow())) {
         let then = if strict {
             "partitions with failures are held"
         } else {
@@ -238,9 +243,16 @@ impl State {
     }
 }
 
+fn too_slow() -> StoreError {
+    StoreError::new(
+        StoreErrorClass::Timeout,
+        "it did not get ready in time (ORCH_DB_BATCH_BUDGET_MS)",
+    )
+}
+
 fn queue_full() -> StoreError {
     StoreError::new(
-        orchestrator_core::StoreErrorClass::Unavailable,
+        StoreErrorClass::Unavailable,
         "too many rows wait for the database (ORCH_DB_QUEUE_MAX_ROWS)",
     )
 }

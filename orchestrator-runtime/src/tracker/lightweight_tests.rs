@@ -5,7 +5,7 @@ use orchestrator_core::OffsetRange;
 
 use super::super::fake_store::{FakeStore, Mood, failed, identity, orders};
 use super::super::health::{DbState, LedgerCounters};
-use super::super::{Ledger, LedgerStrategy, build_with_store};
+use super::super::{Ledger, LedgerPlan, Strategy};
 use tokio::time::sleep;
 
 use super::super::background::FLUSH_LIMIT;
@@ -13,7 +13,7 @@ use super::*;
 
 fn settings() -> LedgerSettings {
     LedgerSettings {
-        strategy: LedgerStrategy::Lightweight,
+        strategy: Strategy::Lightweight,
         ..LedgerSettings::default()
     }
 }
@@ -26,9 +26,8 @@ fn strict() -> LedgerSettings {
 }
 
 async fn start(store: &Arc<FakeStore>, settings: &LedgerSettings) -> Ledger {
-    build_with_store(store.clone(), settings, identity())
-        .await
-        .unwrap()
+    let plan = LedgerPlan::with_store(store.clone(), settings.clone()).unwrap();
+    plan.start(identity()).await
 }
 
 impl Ledger {
@@ -388,7 +387,13 @@ async fn payloads_are_kept_as_the_user_wants() {
 #[tokio::test(start_paused = true)]
 async fn a_look_does_not_take_a_failure_of_ours_for_a_success() {
     let store = FakeStore::new();
-    let (tracker, _) = super::start(store.clone(), &settings(), identity()).await;
+    let (tracker, _) = super::start(
+        store.clone(),
+        &settings(),
+        LedgerMetrics::new("g"),
+        identity(),
+    )
+    .await;
     tracker.assigned(&[orders().at(0)]).await.unwrap();
     tracker.failed(&failures([1])).await.unwrap();
     store.set(Mood::Down);

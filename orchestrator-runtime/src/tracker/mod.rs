@@ -1,12 +1,15 @@
-//! The failure ledger: strategies over a store, and what guards them. Built once a pipeline by `build`, driven by
-//! the worker through `FailureTracker`. Nothing here may stop Kafka unless the user asked for it
-//! (`ORCH_DB_DEGRADE_DONT_BLOCK=false`), and nothing may show the database's URL.
+//! The failure ledger: strategies over a store, and what guards them. Planned when the pipeline is built, before
+//! anything is open, started when it runs, and driven by the worker through `FailureTracker`. Nothing here may stop
+//! Kafka unless the user asked for it (`ORCH_DB_DEGRADE_DONT_BLOCK=false`), and nothing may show the database's URL.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use orchestrator_core::{FailureStore, FailureTracker, LedgerIdentity, TrackerError};
+
+use crate::config::{StorePayload, Strategy};
+use crate::metrics::LedgerMetrics;
 
 mod background;
 mod drops;
@@ -20,41 +23,16 @@ mod watch;
 mod writer;
 
 #[cfg(test)]
-mod fake_store;
+pub(crate) mod fake_store;
 
 pub use health::{DbState, LedgerCounters, LedgerHealth};
 pub use none::NoTracker;
-
-/// What is written to the ledger, and when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LedgerStrategy {
-    /// Nothing: failures are logged and counted.
-    None,
-    /// A row per failure.
-    Lightweight,
-    /// A row per record, in bulk.
-    Outbox,
-    /// A row per record, a statement each.
-    Reliable,
-}
-
-/// Which rows keep the record's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StorePayload {
-    /// None.
-    None,
-    /// Those of failures.
-    Failed,
-    /// All.
-    All,
-}
 
 /// How the ledger is kept.
 #[derive(Clone)]
 pub struct LedgerSettings {
     /// `ORCH_DB_STRATEGY`.
-    pub strategy: LedgerStrategy,
+    pub strategy: Strategy,
     /// `ORCH_DB_URL`: a secret, which `Debug` leaves out.
     pub url: Option<String>,
     /// `ORCH_ERROR_TABLE`.
@@ -80,7 +58,7 @@ pub struct LedgerSettings {
 impl Default for LedgerSettings {
     fn default() -> Self {
         Self {
-            strategy: LedgerStrategy::None,
+            strategy: Strategy::None,
             url: None,
             table: "event_failures".to_owned(),
             timeout: Duration::from_millis(150),
@@ -123,52 +101,95 @@ impl fmt::Debug for Ledger {
     }
 }
 
-/// The ledger that `settings` describe. Needs a tokio runtime, in which it keeps a task of its own for as long as
-/// the tracker lives.
-///
-/// A database that is down is no error: it is tried again in the background, and until it is there the ledger is
-/// degraded. Only settings that can never work are refused.
-pub async fn build(
-    settings: &LedgerSettings,
-    identity: LedgerIdentity,
-) -> Result<Ledger, TrackerError> {
-    match settings.strategy {
-        LedgerStrategy::None => Ok(Ledger {
-            tracker: Arc::new(NoTracker::new(&settings.pipeline)),
-            health: None,
-        }),
-        _ => build_with_store(stores::open(settings)?, settings, identity).await,
-    }
+/// A ledger whose settings are good, and which is not started yet: nothing is open.
+pub struct LedgerPlan {
+    settings: LedgerSettings,
+    store: Option<Arc<dyn FailureStore>>,
+    metrics: LedgerMetrics,
 }
 
-/// The same over a store of the user's own.
-pub async fn build_with_store(
-    store: Arc<dyn FailureStore>,
-    settings: &LedgerSettings,
-    identity: LedgerIdentity,
-) -> Result<Ledger, TrackerError> {
-    match settings.strategy {
-        LedgerStrategy::Lightweight => {
-            let (tracker, health) = lightweight::start(store, settings, identity).await;
-            Ok(Ledger {
-                tracker: Arc::new(tracker),
-                health: Some(health),
-            })
+impl LedgerPlan {
+    /// The ledger that `settings` describe.
+    ///
+    /// # Errors
+    /// Settings that can never work.
+    pub fn new(settings: LedgerSettings) -> Result<Self, TrackerError> {
+        let store = match settings.strategy {
+            Strategy::None => None,
+            _ => Some(stores::open(&settings)?),
+        };
+        Self::over(store, settings)
+    }
+
+    /// The same over a store of the user's own.
+    ///
+    /// # Errors
+    /// A strategy that writes to no store.
+    pub fn with_store(
+        store: Arc<dyn FailureStore>,
+        settings: LedgerSettings,
+    ) -> Result<Self, TrackerError> {
+        if settings.strategy == Strategy::None {
+            return Err(refused(
+                "a failure store was given, but ORCH_DB_STRATEGY=NONE writes to none: use LIGHTWEIGHT",
+            ));
         }
-        LedgerStrategy::None => build_nothing(),
-        LedgerStrategy::Outbox | LedgerStrategy::Reliable => Err(TrackerError {
-            message: "ORCH_DB_STRATEGY: OUTBOX and RELIABLE are not available in this version: use LIGHTWEIGHT or NONE"
-                .to_owned(),
-        }),
+        Self::over(Some(store), settings)
+    }
+
+    fn over(
+        store: Option<Arc<dyn FailureStore>>,
+        settings: LedgerSettings,
+    ) -> Result<Self, TrackerError> {
+        if matches!(settings.strategy, Strategy::Outbox | Strategy::Reliable) {
+            return Err(refused(
+                "ORCH_DB_STRATEGY: OUTBOX and RELIABLE are not available in this version: use LIGHTWEIGHT or NONE",
+            ));
+        }
+        Ok(Self {
+            metrics: LedgerMetrics::new(&settings.pipeline),
+            settings,
+            store,
+        })
+    }
+
+    /// Whether it writes rows, which say of which cluster they are.
+    pub fn writes_rows(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// Starts it. Needs a tokio runtime, in which it keeps a task of its own for as long as the tracker lives.
+    ///
+    /// A database that is down is no error: it is tried again in the background, and until it is there the ledger is
+    /// degraded.
+    pub async fn start(self, identity: LedgerIdentity) -> Ledger {
+        let Some(store) = self.store else {
+            return Ledger {
+                tracker: Arc::new(NoTracker::counting(self.metrics)),
+                health: None,
+            };
+        };
+        let (tracker, health) =
+            lightweight::start(store, &self.settings, self.metrics, identity).await;
+        Ledger {
+            tracker: Arc::new(tracker),
+            health: Some(health),
+        }
     }
 }
 
-fn build_nothing() -> Result<Ledger, TrackerError> {
-    Err(TrackerError {
-        message:
-            "a failure store was given, but ORCH_DB_STRATEGY=NONE writes to none: use LIGHTWEIGHT"
-                .to_owned(),
-    })
+impl fmt::Debug for LedgerPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LedgerPlan")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+fn refused(message: &str) -> TrackerError {
+    TrackerError {
+        message: message.to_owned(),
+    }
 }
 
 /// The wall clock, in milliseconds since 1970.

@@ -2,6 +2,7 @@
 
 use std::future::ready;
 
+use crate::metrics::LedgerMetrics;
 use orchestrator_core::{BoxFuture, FailureRecord, FailureTracker, Passed, TrackerError};
 
 /// So many failures of one call get a log line of their own; the rest are summed up.
@@ -10,15 +11,17 @@ const MAX_LOG_LINES: usize = 20;
 /// Logs and counts failures.
 #[derive(Debug)]
 pub struct NoTracker {
-    pipeline: String,
+    metrics: LedgerMetrics,
 }
 
 impl NoTracker {
     /// A tracker whose metrics carry this `pipeline` label.
     pub fn new(pipeline: &str) -> Self {
-        Self {
-            pipeline: pipeline.to_owned(),
-        }
+        Self::counting(LedgerMetrics::new(pipeline))
+    }
+
+    pub(super) fn counting(metrics: LedgerMetrics) -> Self {
+        Self { metrics }
     }
 }
 
@@ -28,12 +31,7 @@ impl FailureTracker for NoTracker {
         failures: &'a [FailureRecord],
     ) -> BoxFuture<'a, Result<(), TrackerError>> {
         for failed in failures {
-            metrics::counter!(
-                "orch_ledger_failures_logged_total",
-                "pipeline" => self.pipeline.clone(),
-                "class" => failed.failure.class.as_str()
-            )
-            .increment(1);
+            self.metrics.failure_logged(failed.failure.class.as_str());
         }
         for failed in failures.iter().take(MAX_LOG_LINES) {
             let failure = &failed.failure;

@@ -74,6 +74,7 @@ pub struct Worker<S, C, T, O = ()> {
     pending: Pending,
     /// When the unit under way was submitted, if one is.
     under_way: Option<Instant>,
+    under_way_bytes: usize,
     last_submit: Option<Instant>,
     told: Option<Instant>,
     /// Whether as much waits behind held records as may be kept.
@@ -109,6 +110,7 @@ where
             lanes: BTreeMap::new(),
             pending: Pending::default(),
             under_way: None,
+            under_way_bytes: 0,
             last_submit: None,
             told: None,
             crowded: false,
@@ -166,7 +168,14 @@ where
                 .filter(|lane| lane.held().is_some())
                 .count(),
         };
-        self.tracker.flush().await;
+        // A worker that failed is started anew, and the ledger's background goes on meanwhile.
+        if let Some(deadline) = deadline
+            && tokio::time::timeout_at(deadline, self.tracker.flush())
+                .await
+                .is_err()
+        {
+            tracing::warn!("the ledger was not flushed in time (ORCH_DRAIN_TIMEOUT_MS)");
+        }
         // The consumer leaves before the producer ends, so that a revoke is still answered.
         self.session.close().await;
         self.committer.close().await;
@@ -385,6 +394,7 @@ where
     }
 
     async fn judge_job(&mut self, done: JobDone) {
+        self.observer.transformed(done.took);
         if self
             .lanes
             .get(&done.partition)
@@ -573,6 +583,7 @@ where
             return;
         }
         self.observer.submitted(self.pending.records);
+        self.under_way_bytes = self.pending.bytes;
         self.committer.submit(self.pending.take());
         self.under_way = Some(now);
         self.last_submit = Some(now);
@@ -581,6 +592,7 @@ where
     /// Takes note of what became of the unit under way.
     async fn reported(&mut self, report: Report) {
         let submitted = self.under_way.take();
+        self.under_way_bytes = 0;
         let mut passed = Passed::default();
         for (slice, fate) in report.unit.slices.into_iter().zip(report.fates).rev() {
             self.slice_reported(slice, fate, &mut passed).await;
@@ -728,8 +740,11 @@ where
         }
         self.told = Some(now);
         for (partition, lane) in &self.lanes {
-            self.observer.held(partition, lane.held());
+            self.observer.held(partition, lane.held(), lane.bytes());
         }
+        let lanes: usize = self.lanes.values().map(Lane::bytes).sum();
+        self.observer
+            .in_flight(lanes + self.pending.bytes + self.under_way_bytes);
         self.observer.hung(&self.stage.hung());
     }
 }

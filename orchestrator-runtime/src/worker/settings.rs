@@ -48,6 +48,8 @@ pub trait WorkerObserver: Send {
     fn taken(&mut self, _partition: &SourcePartition, _next: i64, _records: usize) {}
     /// Everything there is was read.
     fn caught_up(&mut self, _partition: &SourcePartition) {}
+    /// The transformer is done with some records.
+    fn transformed(&mut self, _took: Duration) {}
     /// A try failed.
     fn failed(&mut self, _class: FailureClass) {}
     /// A record is tried again.
@@ -61,8 +63,10 @@ pub trait WorkerObserver: Send {
     fn unit_committed(&mut self, _took: Duration) {}
     /// A partition goes back to an offset.
     fn rewound(&mut self, _partition: &SourcePartition, _to: i64) {}
-    /// The state of a partition, told from time to time: held, or flowing.
-    fn held(&mut self, _partition: &SourcePartition, _held: Option<Held<'_>>) {}
+    /// The state of a partition, told from time to time: held, or flowing; and the bytes kept of it.
+    fn held(&mut self, _partition: &SourcePartition, _held: Option<Held<'_>>, _bytes: usize) {}
+    /// The bytes of all records and outputs that are not committed yet, told from time to time.
+    fn in_flight(&mut self, _bytes: usize) {}
     /// The synchronous transforms that hang.
     fn hung(&mut self, _hung: &[Hung]) {}
 }

@@ -19,6 +19,8 @@ use orchestrator_core::{
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
+use crate::telemetry::{in_batch, in_record, with_record};
+
 /// The most records of one partition that one job transforms: small enough to spread over cores, large enough to
 /// make the hand-over of a chunk cheap.
 pub(crate) const CHUNK_RECORDS: usize = 512;
@@ -47,6 +49,8 @@ pub(crate) struct JobDone {
     /// What was known of the record, if this was another try of one.
     pub(crate) again: Option<Waiting>,
     pub(crate) results: Vec<(Record, Transformed)>,
+    /// How long the transformer took, waiting for its turn not counted for synchronous ones.
+    pub(crate) took: Duration,
 }
 
 /// A synchronous transform that has been running for longer than it may.
@@ -134,12 +138,14 @@ impl<T: Transformer> Stage<T> {
         let sender = self.sender.clone();
         let number = again.as_ref().map_or(1, |w| w.failure.attempts + 1);
         tokio::spawn(async move {
+            let mut started = Instant::now();
             let results = match transformer.execution() {
                 Execution::Async => {
                     run_async(&*transformer, records, number, &settings, &permits).await
                 }
                 Execution::Cpu | Execution::Blocking => {
                     let permit = permits.acquire_owned().await;
+                    started = Instant::now();
                     let work = move || {
                         let results = run_sync(&*transformer, records, number, &settings, &at);
                         drop(permit);
@@ -156,6 +162,7 @@ impl<T: Transformer> Stage<T> {
                 from,
                 again,
                 results,
+                took: started.elapsed(),
             };
             if sender.send(done).is_err() {
                 tracing::debug!("a transform ended after its worker");
@@ -244,6 +251,7 @@ fn run_sync<T: Transformer>(
             let result = refused_by_operator(&record, settings).unwrap_or_else(|| {
                 let cx = Context::new(&record, attempt);
                 let call = || transformer.transform(&record, &cx).now_or_never();
+                let call = || with_record(&record, call);
                 match std::panic::catch_unwind(AssertUnwindSafe(call)) {
                     Ok(Some(result)) => result,
                     Ok(None) => Err(TransformError::permanent(
@@ -267,7 +275,8 @@ async fn run_async<T: Transformer>(
     let deadline = Instant::now() + settings.timeout;
     let attempt = Attempt::new(number).with_deadline(Some(deadline.into_std()));
     if records.len() > 1 && settings.dead_letter_records.is_empty() {
-        let batch = AssertUnwindSafe(transformer.transform_batch(&records, attempt)).catch_unwind();
+        let batch = async { transformer.transform_batch(&records, attempt).await };
+        let batch = in_batch(&records, AssertUnwindSafe(batch).catch_unwind());
         if let Ok(Ok(Some(results))) = tokio::time::timeout_at(deadline, batch).await
             && results.len() == records.len()
         {
@@ -299,7 +308,7 @@ async fn run_one<T: Transformer>(
     let attempt = Attempt::new(number).with_deadline(Some(deadline.into_std()));
     let cx = Context::new(record, attempt);
     let call = AssertUnwindSafe(async { transformer.transform(record, &cx).await }).catch_unwind();
-    let result = tokio::time::timeout_at(deadline, call).await;
+    let result = tokio::time::timeout_at(deadline, in_record(record, call)).await;
     drop(permit);
     match result {
         Ok(Ok(result)) => result,

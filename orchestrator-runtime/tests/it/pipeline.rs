@@ -67,7 +67,8 @@ async fn run_to_the_end(admin: &Admin, topics: &Topics, config: Config) -> Drain
     let drain = CancellationToken::new();
     let pipeline = Orchestrator::builder(config)
         .transformer(transform_fn(shout))
-        .build();
+        .build()
+        .unwrap();
     let running = tokio::spawn(pipeline.run(drain.clone()));
     let ends = admin
         .end_offsets(&topics.source, Isolation::Committed)
@@ -193,7 +194,8 @@ async fn block_holds_one_partition_and_lets_the_others_flow() {
     let drain = CancellationToken::new();
     let pipeline = Orchestrator::builder(config(&topics, &[]))
         .transformer(transform_fn(shout))
-        .build();
+        .build()
+        .unwrap();
     let running = tokio::spawn(pipeline.run(drain.clone()));
     // 98 is passed, 100 holds partition 0; partition 1 goes to its end.
     let expected = BTreeMap::from([(0, 1), (1, 6)]);

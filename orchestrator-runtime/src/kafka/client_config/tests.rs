@@ -120,24 +120,3 @@ fn the_users_properties_override_our_defaults_and_the_narrower_family_the_wider(
         &[("session.timeout.ms", Some("6000"))],
     );
 }
-
-#[test]
-fn batches_fit_the_strictest_topic_and_records_the_most_generous() {
-    let mut client = producer(&config(&[]), "t");
-    fit_topic_limits(&mut client, 500_000, 5_000_000);
-    check(
-        &client,
-        &[
-            ("batch.size", Some("500000")),
-            ("message.max.bytes", Some("5001024")),
-        ],
-    );
-    fit_topic_limits(&mut client, 900_000, 100);
-    check(
-        &client,
-        &[
-            ("batch.size", Some("500000")),
-            ("message.max.bytes", Some("1124")),
-        ],
-    );
-}

@@ -1,4 +1,4 @@
-//! The databases of the ledger, one file each, and which of them a URL names. Called once, by `tracker::build`.
+//! The databases of the ledger, one file each, and which of them a URL names. Called once, by `LedgerPlan::new`.
 //! Nothing here may show a URL: it may hold a password.
 
 use std::fmt;

@@ -21,7 +21,8 @@ impl Inside {
     pub(crate) fn start(config: Config, transformer: impl Transformer) -> Self {
         let pipeline = Orchestrator::builder(config)
             .transformer(transformer)
-            .build();
+            .build()
+            .unwrap();
         let (drain, handle) = (CancellationToken::new(), pipeline.handle());
         let running = tokio::spawn(pipeline.run(drain.clone()));
         Self {

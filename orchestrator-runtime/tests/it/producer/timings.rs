@@ -56,6 +56,6 @@ async fn a_unit_takes_milliseconds() {
     }
     // Nothing of an ordinary run is taken for a lost connection. A commit may well be slow on a busy machine.
     let mut replaced = replacements.0.lock().unwrap().clone();
-    replaced.retain(|reason| *reason != "slow commit");
+    replaced.retain(|reason| *reason != "slow_commit");
     assert_eq!(replaced, ["start"]);
 }

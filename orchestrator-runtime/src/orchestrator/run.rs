@@ -1,0 +1,322 @@
+//! A run: opens transformer and ledger, keeps the workers running, and puts another in the place of one whose ports
+//! fail. Neither a broker nor a database that is away ends it or holds up its drain.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use orchestrator_core::ports::SessionFailure;
+use orchestrator_core::{Backoff, FailureTracker, LedgerIdentity, TransformError, Transformer};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::outcome::{Drained, RunError};
+use super::{Ledger, Orchestrator, settings};
+use crate::config::Config;
+use crate::health::{Health, LedgerState, WorkerState};
+use crate::identity::Identity;
+use crate::kafka::cluster::cluster_id;
+use crate::kafka::ports::{KafkaPorts, SAY_EVERY, SAY_FIRST, broker_is_away};
+use crate::kafka::session::{Limiter, limiter};
+use crate::metrics::PipelineMetrics;
+use crate::observe::{Observer, TransactionObserver};
+use crate::tracker::LedgerPlan;
+use crate::worker::settings::Counts;
+use crate::worker::{End, Worker, WorkerReport};
+
+/// A worker that failed is started anew after at most so long.
+const RESTART: Backoff = Backoff {
+    base: Duration::from_millis(100),
+    max: Duration::from_secs(10),
+};
+
+/// What the workers of a run share.
+struct Running<T> {
+    config: Config,
+    transformer: Arc<T>,
+    tracker: Arc<dyn FailureTracker>,
+    limiter: Option<Arc<Limiter>>,
+    metrics: Arc<PipelineMetrics>,
+    health: Health,
+    drain: CancellationToken,
+}
+
+/// Why a worker has ended for good, though it was not asked to.
+enum Ended {
+    Poison(String),
+    Fenced(String),
+    Panicked(String),
+}
+
+impl<T: Transformer> Orchestrator<T> {
+    /// Runs until `drain` is cancelled: then what was taken and is not held is committed, and the group is left.
+    ///
+    /// Broker outages and rebalances never end it. Cancel safety: dropping the future leaves open what was not
+    /// committed, as a crash would; nothing is lost or doubled, but cancel `drain` instead.
+    ///
+    /// # Errors
+    /// What no waiting would change; see [`RunError`].
+    pub async fn run(self, drain: CancellationToken) -> Result<Drained, RunError> {
+        // One worker's end for good ends all of them, as gently as a drain.
+        let drain = drain.child_token();
+        let transformer = self.transformer.clone();
+        let (health, workers) = (self.health.clone(), self.config.workers);
+        let close_patience = self.config.ops.drain_timeout;
+        let opened = tokio::select! {
+            biased;
+            opened = transformer.open() => opened,
+            () = drain.cancelled() => return Ok(never_started(&health, workers)),
+        };
+        opened.map_err(|error: TransformError| RunError::Open(error.to_string()))?;
+        let ended = tokio::select! {
+            biased;
+            running = self.start(&drain) => match running {
+                Ok(running) => Arc::new(running).run_workers().await,
+                Err(error) => Err(error),
+            },
+            () = drain.cancelled() => Ok(never_started(&health, workers)),
+        };
+        if tokio::time::timeout(close_patience, transformer.close())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "the transformer was not closed within {close_patience:?} (ORCH_DRAIN_TIMEOUT_MS)"
+            );
+        }
+        ended
+    }
+
+    /// Starts what the workers share.
+    async fn start(self, drain: &CancellationToken) -> Result<Running<T>, RunError> {
+        for number in 0..self.config.workers {
+            let waits_for = waits_for_broker(&self.config);
+            self.health.worker(number).state(waits_for);
+        }
+        let tracker = match self.ledger {
+            Ledger::Own(tracker) => {
+                self.health.ledger(LedgerState::Own);
+                tracker
+            }
+            Ledger::Planned(plan) => start_ledger(*plan, &self.config, &self.health).await?,
+        };
+        Ok(Running {
+            limiter: limiter(self.config.batch.rate_limit_per_second),
+            config: self.config,
+            transformer: self.transformer,
+            tracker,
+            metrics: self.metrics,
+            health: self.health,
+            drain: drain.clone(),
+        })
+    }
+}
+
+/// Starts the ledger of `ORCH_DB_STRATEGY`, whose rows say of which cluster they are. A database that is down is no
+/// error, and a broker that is down is waited for: without one there is nothing to write.
+async fn start_ledger(
+    plan: LedgerPlan,
+    config: &Config,
+    health: &Health,
+) -> Result<Arc<dyn FailureTracker>, RunError> {
+    let mut identity = LedgerIdentity {
+        cluster_id: String::new(),
+        consumer_group: config.kafka.group_id.clone(),
+    };
+    if plan.writes_rows() {
+        let reason = "not opened yet: it waits for a broker to say which cluster this is \
+                      (ORCH_BOOTSTRAP_SERVERS)"
+            .to_owned();
+        health.ledger(LedgerState::Degraded { reason });
+        let mut asking = std::pin::pin!(cluster_id(config));
+        let mut patience = SAY_FIRST;
+        identity.cluster_id = loop {
+            match tokio::time::timeout(patience, &mut asking).await {
+                Ok(answer) => break answer.map_err(RunError::Ledger)?,
+                Err(_) => broker_is_away(config, health, "no broker answers yet".to_owned()),
+            }
+            patience = SAY_EVERY;
+        };
+        health.broker_reachable(Instant::now());
+        if identity.cluster_id.is_empty() {
+            tracing::warn!(
+                "the brokers tell no cluster id: one ledger must not be shared by several clusters"
+            );
+        }
+    }
+    let ledger = plan.start(identity).await;
+    match ledger.health {
+        None => health.ledger(LedgerState::Off),
+        Some(watched) => health.watch_ledger(watched),
+    }
+    Ok(ledger.tracker)
+}
+
+impl<T: Transformer> Running<T> {
+    /// Runs all workers to their ends.
+    async fn run_workers(self: Arc<Self>) -> Result<Drained, RunError> {
+        let identity = Identity::resolve(&self.config);
+        let mut workers = JoinSet::new();
+        let mut numbers = HashMap::new();
+        for number in 0..self.config.workers {
+            let (this, identity) = (self.clone(), identity.clone());
+            let worker = workers.spawn(async move { this.keep_running(number, identity).await });
+            numbers.insert(worker.id(), number);
+        }
+        let mut drained = Drained::default();
+        let mut error = None;
+        let mut draining = false;
+        loop {
+            let ended = tokio::select! {
+                ended = workers.join_next_with_id() => ended,
+                () = self.drain.cancelled(), if !draining => {
+                    draining = true;
+                    for number in numbers.values() {
+                        self.health.worker(*number).draining();
+                    }
+                    continue;
+                }
+            };
+            let ended = match ended {
+                None => break,
+                Some(Ok((_, (one, ended)))) => {
+                    drained += one;
+                    ended
+                }
+                Some(Err(panic)) => {
+                    if let Some(number) = numbers.get(&panic.id()) {
+                        let why = panic.to_string();
+                        self.health.worker(*number).state(WorkerState::Died { why });
+                    }
+                    Some(Ended::Panicked(panic.to_string()))
+                }
+            };
+            if ended.is_some() {
+                self.drain.cancel();
+            }
+            error = error.or(ended);
+        }
+        match error {
+            None => Ok(drained),
+            Some(Ended::Poison(record)) => Err(RunError::StoppedOnPoison { record, drained }),
+            Some(Ended::Fenced(error)) => Err(RunError::Fenced { error, drained }),
+            Some(Ended::Panicked(error)) => Err(RunError::Worker { error, drained }),
+        }
+    }
+
+    /// Runs one worker, and another in its place when its ports fail.
+    async fn keep_running(
+        &self,
+        number: usize,
+        mut identity: Identity,
+    ) -> (Drained, Option<Ended>) {
+        let health = self.health.worker(number);
+        let stopped = |why: String| health.state(WorkerState::Stopped { why });
+        let mut drained = Drained::default();
+        let mut failures = 0;
+        loop {
+            let report = self.run_worker(number, &identity).await;
+            drained.counts += report.counts;
+            drained.held_partitions = report.held;
+            let failure = match report.end {
+                End::Drained | End::DrainTimedOut => {
+                    drained.timed_out = report.end == End::DrainTimedOut;
+                    stopped("drained".to_owned());
+                    return (drained, None);
+                }
+                End::StoppedOnPoison(record) => {
+                    stopped(format!("poison: {record}"));
+                    return (drained, Some(Ended::Poison(record)));
+                }
+                End::Failed(failure) => failure,
+            };
+            if let SessionFailure::Fenced(error) = &failure {
+                match identity.renewed() {
+                    Some(renewed) => identity = renewed,
+                    None => {
+                        let why = format!("fenced: {error}");
+                        health.state(WorkerState::Died { why });
+                        return (drained, Some(Ended::Fenced(error.clone())));
+                    }
+                }
+            }
+            failures += 1;
+            let wait = RESTART.bound(failures);
+            tracing::warn!(
+                worker = number,
+                ?failure,
+                ?wait,
+                "a worker failed and is started anew"
+            );
+            let waits_for = format!("restart after {failure:?}").into();
+            health.state(WorkerState::Starting { waits_for });
+            tokio::select! {
+                () = self.drain.cancelled() => {
+                    stopped("drained".to_owned());
+                    return (drained, None);
+                }
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn run_worker(&self, number: usize, identity: &Identity) -> WorkerReport {
+        let health = self.health.worker(number);
+        health.state(waits_for_broker(&self.config));
+        let ports = KafkaPorts::open(
+            &self.config,
+            identity,
+            number,
+            self.limiter.clone(),
+            TransactionObserver::new(self.metrics.clone()),
+            &self.health,
+        );
+        let ports = tokio::select! {
+            biased;
+            () = self.drain.cancelled() => return nothing_done(End::Drained),
+            ports = ports => ports,
+        };
+        let KafkaPorts {
+            session,
+            committer,
+            handle,
+        } = match ports {
+            Ok(ports) => ports,
+            Err(failure) => return nothing_done(End::Failed(failure)),
+        };
+        health.state(WorkerState::Running);
+        let observer = Observer::new(self.metrics.clone(), health, self.health.clone(), handle);
+        let worker = Worker::new(
+            session,
+            committer,
+            self.transformer.clone(),
+            self.tracker.clone(),
+            settings::worker(&self.config, number),
+            observer,
+        );
+        worker.run(self.drain.clone()).await
+    }
+}
+
+fn waits_for_broker(config: &Config) -> WorkerState {
+    let brokers = &config.kafka.bootstrap_servers;
+    WorkerState::Starting {
+        waits_for: format!("broker {brokers} ({}BOOTSTRAP_SERVERS)", config.prefix).into(),
+    }
+}
+
+fn never_started(health: &Health, workers: usize) -> Drained {
+    for number in 0..workers {
+        let why = "drained before it was started".to_owned();
+        health.worker(number).state(WorkerState::Stopped { why });
+    }
+    Drained::default()
+}
+
+fn nothing_done(end: End) -> WorkerReport {
+    WorkerReport {
+        end,
+        counts: Counts::default(),
+        held: 0,
+    }
+}
