@@ -9,3 +9,5 @@ mod killed;
 mod load;
 mod records;
 mod scene;
+mod two_pipelines;
+mod two_topics;
