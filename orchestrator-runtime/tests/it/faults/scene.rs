@@ -104,6 +104,13 @@ impl Scene {
         self
     }
 
+    /// In the group protocol of KIP-848, whose sessions are the broker's to set.
+    pub(crate) fn in_consumer_protocol(mut self) -> Self {
+        self.variables
+            .retain(|key, _| !key.ends_with("SESSION_TIMEOUT_MS") && !key.ends_with("INTERVAL_MS"));
+        self.with("ORCH_KAFKA_CONSUMER_GROUP_PROTOCOL", "consumer")
+    }
+
     /// For a pipeline in this process.
     pub(crate) fn config(&self, more: &[(&str, &str)]) -> Config {
         let mut variables = self.variables.clone();
@@ -197,6 +204,18 @@ impl Scene {
         wait::until(&what, LIMIT, async || passed().await >= wanted)
             .await
             .unwrap();
+    }
+
+    /// Waits until the group has passed all that is in the sources now.
+    pub(crate) async fn wait_until_caught_up(&self) {
+        for source in &self.sources {
+            let ends = self.admin.end_offsets(source, Isolation::Committed);
+            let ends = ends.await.unwrap();
+            let waiting = self
+                .admin
+                .wait_for_committed(&self.group, source, &ends, LIMIT);
+            waiting.await.unwrap();
+        }
     }
 
     /// Waits until the group has passed all of these.
