@@ -59,4 +59,18 @@ impl Inside {
         self.drain.cancel();
         self.running.await.unwrap().unwrap()
     }
+
+    /// Drops the pipeline's future wherever it is, as an embedder may.
+    pub(crate) async fn drop_it(self) {
+        self.running.abort();
+        assert!(
+            self.running.await.unwrap_err().is_cancelled(),
+            "it has ended before"
+        );
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) async fn ended(self) -> Result<Drained, RunError> {
+        self.running.await.unwrap()
+    }
 }

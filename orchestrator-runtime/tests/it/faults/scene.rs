@@ -59,25 +59,30 @@ pub(crate) struct Scene {
 impl Scene {
     /// Source topics, target and dead-letter queue with as many partitions each.
     pub(crate) async fn new(kafka: &Kafka, sources: usize, partitions: i32) -> Self {
-        let bootstrap = kafka.bootstrap_servers().to_owned();
-        let admin = Admin::new(&bootstrap).unwrap();
-        let group = fresh("group");
+        let admin = Admin::new(kafka.bootstrap_servers()).unwrap();
         let sources: Vec<_> = (0..sources).map(|_| fresh("orders")).collect();
+        for source in &sources {
+            admin.create_topic(source, partitions, &[]).await.unwrap();
+        }
+        Self::reading(kafka, sources, partitions).await
+    }
+
+    /// A group with target and dead-letter queue of its own that reads topics which are there.
+    pub(crate) async fn reading(kafka: &Kafka, sources: Vec<String>, partitions: i32) -> Self {
+        let bootstrap = kafka.bootstrap_servers().to_owned();
+        let group = fresh("group");
         let scene = Self {
             target: format!("{group}.out"),
             dlq: format!("{group}.dlq"),
             variables: BTreeMap::new(),
-            admin,
+            admin: Admin::new(&bootstrap).unwrap(),
             bootstrap,
             sources,
             group,
         };
-        for topic in scene.sources.iter().chain([&scene.target, &scene.dlq]) {
-            scene
-                .admin
-                .create_topic(topic, partitions, &[])
-                .await
-                .unwrap();
+        for topic in [&scene.target, &scene.dlq] {
+            let created = scene.admin.create_topic(topic, partitions, &[]);
+            created.await.unwrap();
         }
         let (sources, bootstrap) = (scene.sources.join(","), scene.bootstrap.clone());
         let (target, dlq, group) = (scene.target.clone(), scene.dlq.clone(), scene.group.clone());
@@ -97,6 +102,13 @@ impl Scene {
     pub(crate) fn with(mut self, key: &str, value: impl Into<String>) -> Self {
         self.variables.insert(key.to_owned(), value.into());
         self
+    }
+
+    /// In the group protocol of KIP-848, whose sessions are the broker's to set.
+    pub(crate) fn in_consumer_protocol(mut self) -> Self {
+        self.variables
+            .retain(|key, _| !key.ends_with("SESSION_TIMEOUT_MS") && !key.ends_with("INTERVAL_MS"));
+        self.with("ORCH_KAFKA_CONSUMER_GROUP_PROTOCOL", "consumer")
     }
 
     /// For a pipeline in this process.
@@ -126,7 +138,12 @@ impl Scene {
 
     /// Orders that keep coming, into the first source.
     pub(crate) fn load(&self, per_second: u32) -> Load {
-        Load::start(&self.bootstrap, &self.sources[0], per_second)
+        self.load_into(0, per_second)
+    }
+
+    /// Orders that keep coming, into this source.
+    pub(crate) fn load_into(&self, source: usize, per_second: u32) -> Load {
+        Load::start(&self.bootstrap, &self.sources[source], per_second)
     }
 
     /// Writes records to a source; each with what has to become of it.
@@ -187,6 +204,18 @@ impl Scene {
         wait::until(&what, LIMIT, async || passed().await >= wanted)
             .await
             .unwrap();
+    }
+
+    /// Waits until the group has passed all that is in the sources now.
+    pub(crate) async fn wait_until_caught_up(&self) {
+        for source in &self.sources {
+            let ends = self.admin.end_offsets(source, Isolation::Committed);
+            let ends = ends.await.unwrap();
+            let waiting = self
+                .admin
+                .wait_for_committed(&self.group, source, &ends, LIMIT);
+            waiting.await.unwrap();
+        }
     }
 
     /// Waits until the group has passed all of these.
