@@ -1,0 +1,163 @@
+//! What the session gives: partitions that come and go, and records, which are given to the transformer in chunks.
+//! Part of the worker.
+
+use orchestrator_core::lane::{Lane, Stop};
+use orchestrator_core::ports::{Committer, Epoch, Intake, Session, SessionEvent, Slice, UnitSlice};
+use orchestrator_core::{HoldReason, Record, SourcePartition, TransformError, Transformer};
+
+use super::settings::WorkerObserver;
+use super::{Worker, judge};
+
+impl<S, C, T, O> Worker<S, C, T, O>
+where
+    S: Session,
+    C: Committer,
+    T: Transformer,
+    O: WorkerObserver,
+{
+    /// Takes in what the session gives.
+    pub(super) async fn taken(&mut self, intake: Intake, draining: bool) {
+        let mut starts = Vec::new();
+        let mut gone = Vec::new();
+        for event in intake.events {
+            match event {
+                SessionEvent::Assigned {
+                    partition,
+                    epoch,
+                    position,
+                    remember,
+                } => {
+                    self.pending.remove(&partition);
+                    self.observer.assigned(&partition, position);
+                    let lane = Lane::new(partition.clone(), epoch, position);
+                    self.lanes.insert(partition.clone(), lane);
+                    if remember {
+                        self.pending.push(UnitSlice {
+                            partition: partition.clone(),
+                            epoch,
+                            from: position,
+                            next: position,
+                            done: Vec::new(),
+                        });
+                    }
+                    starts.push(partition.at(position));
+                }
+                SessionEvent::Revoked { partition } => {
+                    self.pending.remove(&partition);
+                    self.lanes.remove(&partition);
+                    self.observer.revoked(&partition);
+                    gone.push(partition);
+                }
+                SessionEvent::OffsetLost {
+                    partition,
+                    epoch,
+                    committed,
+                    low,
+                    high,
+                } => {
+                    self.pending.remove(&partition);
+                    self.offset_lost(partition, epoch, committed, low, high);
+                }
+                SessionEvent::CaughtUp { partition } => self.observer.caught_up(&partition),
+                SessionEvent::Failed(failure) => self.failed = Some(failure),
+            }
+        }
+        if !gone.is_empty() {
+            self.tracker.revoked(&gone).await;
+        }
+        if !starts.is_empty()
+            && let Err(error) = self.tracker.assigned(&starts).await
+        {
+            tracing::warn!(%error, "the ledger was not told of new partitions");
+        }
+        if draining {
+            return;
+        }
+        for slice in intake.slices {
+            self.take_in(slice).await;
+        }
+    }
+
+    pub(super) fn offset_lost(
+        &mut self,
+        partition: SourcePartition,
+        epoch: Epoch,
+        committed: i64,
+        low: i64,
+        high: i64,
+    ) {
+        let error = format!(
+            "the committed offset {committed} of {partition} does not exist (the source has {low}..{high}): set \
+             ORCH_ON_OFFSET_LOST=EARLIEST to go on from {low}, or reset the group's offset"
+        );
+        tracing::error!("{error}");
+        self.observer.assigned(&partition, committed);
+        let mut lane = Lane::new(partition.clone(), epoch, committed);
+        // The session reads nothing of it until it is assigned anew.
+        lane.set_paused(true);
+        lane.stop(Stop {
+            reason: HoldReason::OffsetLost,
+            error,
+            in_a_row: 1,
+            due: None,
+        });
+        self.lanes.insert(partition, lane);
+    }
+
+    /// Gives records to the transformer, in chunks.
+    pub(super) async fn take_in(&mut self, slice: Slice) {
+        let Some(lane) = self.lanes.get_mut(&slice.partition) else {
+            return;
+        };
+        if lane.epoch() != slice.epoch || slice.from != lane.taken_in() {
+            return;
+        }
+        self.observer
+            .taken(&slice.partition, slice.next, slice.records.len());
+        let received = if self.tracker.notes_received() {
+            self.tracker
+                .received(&slice.records, judge::unix_ms())
+                .await
+        } else {
+            Ok(())
+        };
+        let chunk = self.stage.chunk_records();
+        let mut rest = slice.records.into_iter();
+        let mut from = slice.from;
+        loop {
+            let records: Vec<_> = rest.by_ref().take(chunk).collect();
+            let next = rest.as_slice().first().map_or(slice.next, Record::offset);
+            if !lane.take_in(from, next, &records) {
+                return;
+            }
+            match &received {
+                Ok(()) => {
+                    self.stage
+                        .start(slice.partition.clone(), slice.epoch, from, records, None);
+                }
+                Err(error) => {
+                    let error = TransformError::infrastructure(error.message.clone());
+                    let limits = judge::Limits::default();
+                    let tried: Vec<_> = records
+                        .iter()
+                        .map(|record| {
+                            self.judge.judge_failure(
+                                &self.settings,
+                                &limits,
+                                false,
+                                record,
+                                &error,
+                                None,
+                            )
+                        })
+                        .collect();
+                    lane.transformed(from, tried);
+                }
+            }
+            from = next;
+            if rest.len() == 0 {
+                return;
+            }
+        }
+    }
+}

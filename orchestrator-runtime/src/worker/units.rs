@@ -1,0 +1,217 @@
+//! Units of work: put together of what is ready, handed over, and what became of them. Part of the worker.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use orchestrator_core::lane::Stop;
+use orchestrator_core::ports::{Committer, Fate, Report, Session, SliceFate, UnitSlice};
+use orchestrator_core::{HoldReason, OffsetRange, Passed, SourcePartition, Transformer};
+use tokio::time::Instant;
+
+use super::Worker;
+use super::settings::{Counts, WorkerObserver};
+
+/// The back-off of a lane whose offsets could not be committed or whose failures could not be recorded.
+const STOP_FOR: Duration = Duration::from_secs(1);
+
+impl<S, C, T, O> Worker<S, C, T, O>
+where
+    S: Session,
+    C: Committer,
+    T: Transformer,
+    O: WorkerObserver,
+{
+    /// Moves what is ready from the lanes to the pending unit, and writes its failures to the ledger: before the
+    /// commit that passes them, and while the unit before is being committed.
+    pub(super) async fn collect_ready(&mut self) {
+        let mut full = false;
+        let mut failures = Vec::new();
+        for lane in self.lanes.values_mut() {
+            loop {
+                let records = self
+                    .settings
+                    .max_records
+                    .saturating_sub(self.pending.records);
+                let bytes = self.settings.max_bytes.saturating_sub(self.pending.bytes);
+                if records == 0 || bytes == 0 {
+                    full = true;
+                    break;
+                }
+                let Some(mut slice) = lane.take_ready(records, bytes) else {
+                    break;
+                };
+                for done in &mut slice.done {
+                    if let Fate::Failed(failed) = &mut done.fate
+                        && !std::mem::replace(&mut failed.recorded, true)
+                    {
+                        failures.push(failed.failure.clone());
+                    }
+                }
+                self.pending.push(slice);
+            }
+            if full {
+                break;
+            }
+        }
+        if !failures.is_empty()
+            && let Err(error) = self.tracker.failed(&failures).await
+        {
+            let unrecorded: BTreeSet<_> = failures
+                .iter()
+                .map(|failure| failure.record.partition().clone())
+                .collect();
+            self.stop_lanes(&unrecorded, HoldReason::Database, &error.message);
+        }
+        self.balance();
+    }
+
+    /// Hands the pending unit over, unless one is under way or the last one is too recent.
+    pub(super) fn submit(&mut self) {
+        let now = Instant::now();
+        let too_soon = self
+            .last_submit
+            .is_some_and(|last| now < last + self.settings.commit_interval);
+        if self.under_way.is_some() || self.pending.is_empty() || too_soon {
+            return;
+        }
+        self.observer.submitted(self.pending.records);
+        self.under_way_bytes = self.pending.bytes;
+        self.committer.submit(self.pending.take());
+        self.under_way = Some(now);
+        self.last_submit = Some(now);
+    }
+
+    /// Takes note of what became of the unit under way.
+    pub(super) async fn reported(&mut self, report: Report) {
+        let submitted = self.under_way.take();
+        self.under_way_bytes = 0;
+        let mut passed = Passed::default();
+        for (slice, fate) in report.unit.slices.into_iter().zip(report.fates).rev() {
+            self.slice_reported(slice, fate, &mut passed).await;
+        }
+        if !passed.ranges.is_empty() {
+            passed.ranges.reverse();
+            passed.failures.sort();
+            if let Some(submitted) = submitted {
+                self.observer.unit_committed(submitted.elapsed());
+            }
+            if let Err(error) = self.tracker.committed(&passed).await {
+                tracing::warn!(%error, "the ledger was not told of a commit");
+            }
+        }
+        if let Some(failure) = report.ended {
+            self.failed = Some(failure);
+        }
+    }
+
+    /// Slices are reported last first, so that what is put back stands in order.
+    pub(super) async fn slice_reported(
+        &mut self,
+        slice: UnitSlice,
+        fate: SliceFate,
+        passed: &mut Passed,
+    ) {
+        if fate == SliceFate::Committed {
+            self.slice_committed(slice, passed);
+            return;
+        }
+        let partition = slice.partition.clone();
+        let Some(lane) = self
+            .lanes
+            .get_mut(&partition)
+            .filter(|lane| lane.epoch() == slice.epoch)
+        else {
+            return;
+        };
+        // What is pending of it follows what was not committed, and waits with it.
+        for later in self.pending.remove(&partition).into_iter().rev() {
+            lane.put_back(later);
+        }
+        match fate {
+            SliceFate::Committed => {}
+            SliceFate::Stripped => lane.put_back(slice),
+            SliceFate::Rewind { to } => {
+                tracing::warn!(%partition, to, "reading again from the broker's committed offset");
+                lane.rewind(to);
+                lane.set_paused(false);
+                self.session.resume(&partition, lane.epoch(), to);
+                self.observer.rewound(&partition, to);
+            }
+            SliceFate::Stuck { error } => {
+                lane.put_back(slice);
+                self.stop_lanes(
+                    &BTreeSet::from([partition]),
+                    HoldReason::CommitRefused,
+                    &error,
+                );
+            }
+            SliceFate::Refused {
+                error,
+                topic,
+                permanent,
+            } => {
+                self.refused(slice, error, &topic, permanent).await;
+            }
+        }
+    }
+
+    pub(super) fn slice_committed(&mut self, slice: UnitSlice, passed: &mut Passed) {
+        let mut counts = Counts::default();
+        for done in &slice.done {
+            match &done.fate {
+                Fate::Outputs(outputs) => {
+                    counts.ok += 1;
+                    counts.outputs += outputs.len() as u64;
+                }
+                Fate::Failed(failed) => {
+                    counts.failed += 1;
+                    counts.dead_letters += u64::from(failed.dead_letter.is_some());
+                    passed.failures.push(done.record.position());
+                }
+            }
+        }
+        self.counts += counts;
+        self.observer
+            .committed(&slice.partition, slice.next, &counts);
+        if let Some(lane) = self.lanes.get_mut(&slice.partition) {
+            lane.widen();
+        }
+        passed.ranges.push(OffsetRange {
+            partition: slice.partition,
+            from: slice.from,
+            next: slice.next,
+        });
+    }
+
+    /// Takes back what of these partitions is pending, and stops them for a while.
+    pub(super) fn stop_lanes(
+        &mut self,
+        partitions: &BTreeSet<SourcePartition>,
+        reason: HoldReason,
+        error: &str,
+    ) {
+        for partition in partitions {
+            let Some(lane) = self.lanes.get_mut(partition) else {
+                continue;
+            };
+            for mut slice in self.pending.remove(partition).into_iter().rev() {
+                for done in &mut slice.done {
+                    if let Fate::Failed(failed) = &mut done.fate
+                        && reason == HoldReason::Database
+                    {
+                        failed.recorded = false;
+                    }
+                }
+                lane.put_back(slice);
+            }
+            let in_a_row = lane.stopped().map_or(0, |stop| stop.in_a_row) + 1;
+            tracing::warn!(%partition, reason = reason.as_str(), error, "a partition is stopped");
+            lane.stop(Stop {
+                reason,
+                error: error.to_owned(),
+                in_a_row,
+                due: Some((Instant::now() + STOP_FOR).into_std()),
+            });
+        }
+    }
+}
