@@ -10,127 +10,27 @@
 //!   transactional id, whose epoch is bumped, so that a late request cannot hit the next transaction;
 //! - after an unknown outcome only the broker's committed offsets say what happened.
 
+mod calls;
+mod fates;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use orchestrator_core::SourcePartition;
 use orchestrator_core::ports::{Epoch, SessionFailure, SliceFate, Unit, UnitSlice};
-use orchestrator_core::{Output, Record, SourcePartition, Topic};
 
-use super::membership::{Membership, Snapshot};
+use super::membership::Membership;
 use crate::planted::{Bug, planted};
+
+pub use calls::{RefusedOutput, TransactionalProducer, TransactorObserver, TxnClass, TxnError};
 
 /// A commit slower than this may have been retried inside librdkafka: its answer could still overtake.
 const SLOW_COMMIT: Duration = Duration::from_secs(1);
-/// How long the poll thread may take to answer with fresh group metadata.
-const REFRESH_PATIENCE: Duration = Duration::from_secs(2);
 /// So often the whole unit is sent again before it is split by partition, and then each partition's part.
 const SAME_UNIT_TRIES: u32 = 2;
 /// So often a unit may meet a moved generation before that counts as a failed try.
 const MEMBERSHIP_TRIES: u32 = 20;
-
-/// What a failed call means for the transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TxnClass {
-    /// The same call may be repeated with the same arguments; nothing is known to have failed.
-    Repeat,
-    /// The transaction must be aborted.
-    Abort,
-    /// The transaction must be aborted: the group has moved on (ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID).
-    Membership,
-    /// The producer is of no more use: a newer one has its transactional id, or the broker timed it out.
-    Fenced,
-    /// The producer is of no more use, for any other reason.
-    Fatal,
-}
-
-/// A failed call.
-#[derive(Clone, Debug)]
-pub struct TxnError {
-    /// What it means.
-    pub class: TxnClass,
-    /// What was said.
-    pub message: String,
-}
-
-impl fmt::Display for TxnError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-/// An output that was not taken, by `send` or by the broker.
-#[derive(Clone, Debug)]
-pub struct RefusedOutput {
-    /// The index it was sent with: which slice it belongs to.
-    pub slice: usize,
-    /// Where it was to go.
-    pub topic: Topic,
-    /// What was said.
-    pub message: String,
-    /// Whether this output (or its topic) is to blame, rather than the connection.
-    pub blames_output: bool,
-    /// Whether trying again could not help.
-    pub permanent: bool,
-}
-
-/// A transactional producer with its transactional id, replaceable. Calls block, each within a bound of its own.
-pub trait TransactionalProducer: Send {
-    /// The consumer group metadata it takes.
-    type Metadata: Send + Sync;
-
-    /// Puts a new producer in the place of the old one (if any) and initialises it. To be repeated when it fails.
-    fn replace(&mut self) -> Result<(), TxnError>;
-    /// Begins a transaction.
-    fn begin(&mut self) -> Result<(), TxnError>;
-    /// Sends one output of `record`; `slice` comes back in a [`RefusedOutput`]. Waits while the queue is full.
-    fn send(&mut self, slice: usize, record: &Record, output: &Output)
-    -> Result<(), RefusedOutput>;
-    /// Waits until every output is delivered or has failed, and gives those that failed.
-    fn flush(&mut self) -> Result<Vec<RefusedOutput>, TxnError>;
-    /// Sends the next offsets to the transaction.
-    fn send_offsets(
-        &mut self,
-        offsets: &[(SourcePartition, i64)],
-        metadata: &Self::Metadata,
-    ) -> Result<(), TxnError>;
-    /// Commits the transaction.
-    fn commit(&mut self) -> Result<(), TxnError>;
-    /// Aborts the transaction.
-    fn abort(&mut self) -> Result<(), TxnError>;
-    /// The group's committed offsets, once no transaction that could change them is open.
-    fn committed(
-        &mut self,
-        partitions: &BTreeSet<SourcePartition>,
-    ) -> Result<BTreeMap<SourcePartition, Option<i64>>, TxnError>;
-    /// Whether a broker connection was lost since `begin`.
-    fn disconnected(&self) -> bool;
-    /// How long a transaction may stay open (`transaction.timeout.ms`).
-    fn transaction_timeout(&self) -> Duration;
-    /// The time.
-    fn now(&self) -> Instant;
-    /// Waits a little before something is tried again; `false` if there is to be no more trying.
-    fn pause(&mut self, tries: u32) -> bool;
-    /// Waits until the poll thread has taken fresh group metadata, within bounds.
-    fn await_refresh(&mut self, membership: &Membership<Self::Metadata>) {
-        membership.await_refresh(REFRESH_PATIENCE);
-    }
-}
-
-/// What the transactor tells whoever counts. Reasons are few and fixed: they are labels of metrics.
-pub trait TransactorObserver: Send {
-    /// A transaction was committed, so long after it was begun.
-    fn committed(&mut self, _took: Duration) {}
-    /// A transaction was aborted.
-    fn aborted(&mut self, _reason: &'static str) {}
-    /// The producer was replaced.
-    fn replaced(&mut self, _reason: &'static str) {}
-    /// A unit's part was left out at the gate.
-    fn stripped(&mut self, _partition: &SourcePartition, _records: usize) {}
-}
-
-impl TransactorObserver for () {}
 
 /// Commits units over a producer, by the snapshots of a membership.
 #[derive(Debug)]
@@ -293,40 +193,6 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
         }
     }
 
-    /// The gate: lets a slice through only if its partition is ours in its epoch and it begins where the partition
-    /// stands. What does not is stripped, and so is everything of that partition after it.
-    fn gate<'u>(
-        &mut self,
-        unit: &'u Unit,
-        partitions: &BTreeSet<SourcePartition>,
-        fates: &mut [Option<SliceFate>],
-        snapshot: &Snapshot<P::Metadata>,
-    ) -> Vec<(usize, &'u UnitSlice)> {
-        let mut open = Vec::with_capacity(unit.slices.len());
-        let mut reached = BTreeMap::new();
-        for (index, slice) in unit.slices.iter().enumerate() {
-            if fates[index].is_some() || !partitions.contains(&slice.partition) {
-                continue;
-            }
-            let stands = reached.get(&slice.partition).copied().or_else(|| {
-                let owned = snapshot.owned.get(&slice.partition)?;
-                Some(match self.positions.get(&slice.partition) {
-                    Some((epoch, position)) if *epoch == owned.epoch => (*epoch, *position),
-                    _ => (owned.epoch, owned.start),
-                })
-            });
-            let fits = stands == Some((slice.epoch, slice.from)) || planted(Bug::GateLetsHolesPass);
-            if fits {
-                reached.insert(&slice.partition, (slice.epoch, slice.next));
-                open.push((index, slice));
-            } else {
-                self.observer.stripped(&slice.partition, slice.done.len());
-                fates[index] = Some(SliceFate::Stripped);
-            }
-        }
-        open
-    }
-
     /// One transaction: begin, produce, wait for every delivery, send offsets, commit.
     fn transaction(
         &mut self,
@@ -470,100 +336,6 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
         }
     }
 
-    /// Asks the broker what became of a unit whose outcome is unknown. The new producer's initialisation has ended
-    /// the old transaction, so the answer is final; our memory is not asked.
-    fn settle(
-        &mut self,
-        unit: &Unit,
-        open: &[(usize, &UnitSlice)],
-        fates: &mut [Option<SliceFate>],
-    ) -> Result<(), SessionFailure> {
-        let partitions: BTreeSet<_> = open.iter().map(|(_, s)| s.partition.clone()).collect();
-        if planted(Bug::RewindFromMemory) {
-            return Ok(());
-        }
-        let mut tries = 0;
-        let committed = loop {
-            self.ensure_producer()?;
-            match self.producer.committed(&partitions) {
-                Ok(committed) => break committed,
-                Err(error) => {
-                    tries += 1;
-                    if !self.producer.pause(tries) {
-                        return Err(SessionFailure::Broken(error.message));
-                    }
-                }
-            }
-        };
-        let mut first = BTreeSet::new();
-        for (index, slice) in open {
-            let is_first = first.insert(&slice.partition);
-            let stands = committed.get(&slice.partition).copied().flatten();
-            match stands {
-                Some(at) if at >= slice.next => {
-                    self.passed(slice, slice.next);
-                    fates[*index] = Some(SliceFate::Committed);
-                }
-                // Not committed, and still where it was: the same unit may be sent again.
-                Some(at) if at == slice.from || !is_first => {}
-                None => {}
-                Some(at) => fates[*index] = Some(SliceFate::Rewind { to: at }),
-            }
-        }
-        // A rewound partition's later slices go with it.
-        for index in 0..fates.len() {
-            if fates[index].is_none() {
-                let partition = &unit.slices[index].partition;
-                let rewound = (0..index).rev().find_map(|earlier| match &fates[earlier] {
-                    Some(SliceFate::Rewind { to })
-                        if &unit.slices[earlier].partition == partition =>
-                    {
-                        Some(*to)
-                    }
-                    _ => None,
-                });
-                if let Some(to) = rewound {
-                    fates[index] = Some(SliceFate::Rewind { to });
-                }
-            }
-        }
-        for (index, slice) in open {
-            if let Some(SliceFate::Rewind { to }) = fates[*index] {
-                self.passed(slice, to);
-            }
-        }
-        Ok(())
-    }
-
-    fn note_refused(
-        &mut self,
-        unit: &Unit,
-        fates: &mut [Option<SliceFate>],
-        refused: Vec<RefusedOutput>,
-    ) {
-        for refused in refused {
-            if fates[refused.slice].is_none() {
-                tracing::warn!(topic = %refused.topic, error = %refused.message, "an output was refused");
-                fates[refused.slice] = Some(SliceFate::Refused {
-                    error: refused.message,
-                    topic: refused.topic,
-                    permanent: refused.permanent,
-                });
-            }
-        }
-        // What follows a refused slice in its partition cannot go before it.
-        let mut behind = BTreeSet::new();
-        for (slice, fate) in unit.slices.iter().zip(fates.iter_mut()) {
-            match fate {
-                Some(SliceFate::Refused { .. }) => {
-                    behind.insert(&slice.partition);
-                }
-                None if behind.contains(&slice.partition) => *fate = Some(SliceFate::Stripped),
-                _ => {}
-            }
-        }
-    }
-
     fn ensure_producer(&mut self) -> Result<(), SessionFailure> {
         let mut tries = 0;
         while let Some(reason) = self.replace_because {
@@ -586,10 +358,5 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
             }
         }
         Ok(())
-    }
-
-    fn passed(&mut self, slice: &UnitSlice, next: i64) {
-        self.positions
-            .insert(slice.partition.clone(), (slice.epoch, next));
     }
 }
