@@ -1,5 +1,7 @@
-//! `cargo xtask docs`: writes what is generated into the README, between markers, and looks that every test that README
+//! `cargo xtask docs`: writes the tables that are generated into the README, between markers, and looks that every test that README
 //! and ARCHITECTURE lean on exists. With `--check` it writes nothing and fails where it would. Called by `main.rs`.
+
+mod memory;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +10,6 @@ use anyhow::{Context, bail};
 use orchestrator_runtime::Config;
 use orchestrator_testkit::workspace;
 
-const BEGIN: &str = "<!-- configuration: written by `cargo xtask docs` -->\n";
-const END: &str = "<!-- end of configuration -->";
 const PAGES: [&str; 2] = ["README.md", "ARCHITECTURE.md"];
 
 /// What the command line says.
@@ -25,11 +25,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let path = workspace::root().join("README.md");
     let name = path.display();
     let readme = read(&path)?;
-    let written = between_markers(&readme, &Config::markdown_table())
-        .with_context(|| format!("{name} lacks the lines\n{BEGIN}{END}"))?;
+    let parts = [
+        ("memory", memory::table()?),
+        ("configuration", Config::markdown_table()),
+    ];
+    let mut written = readme.clone();
+    for (part, generated) in &parts {
+        written = between_markers(&written, part, generated)
+            .with_context(|| format!("{name} lacks the markers of {part}"))?;
+    }
     if written != readme {
         if options.check {
-            bail!("the configuration table in {name} is stale: run `cargo xtask docs`");
+            bail!("the tables in {name} are stale: run `cargo xtask docs`");
         }
         fs::write(&path, written).with_context(|| format!("cannot write {name}"))?;
         println!("{name} is up to date");
@@ -37,12 +44,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     named_tests_exist()
 }
 
-/// The text with `generated` between the markers; none if they are not there.
-fn between_markers(text: &str, generated: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
+/// The text with `generated` between the markers of a part; none if they are not there.
+fn between_markers(text: &str, part: &str, generated: &str) -> Option<String> {
+    let begin = format!("<!-- {part}: written by `cargo xtask docs` -->\n");
+    let end = format!("<!-- end of {part} -->");
+    let (before, rest) = text.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
     let generated = generated.trim();
-    Some(format!("{before}{BEGIN}{generated}\n{END}{after}"))
+    Some(format!("{before}{begin}{generated}\n{end}{after}"))
 }
 
 fn named_tests_exist() -> anyhow::Result<()> {
@@ -107,12 +116,13 @@ mod tests {
 
     #[test]
     fn only_what_is_between_the_markers_changes() {
-        let text = format!("a\n{BEGIN}old\n{END}\nb\n");
-        let new = between_markers(&text, "\nnew\n");
-        assert_eq!(new, Some(format!("a\n{BEGIN}new\n{END}\nb\n")));
-        let again = new.as_deref().and_then(|new| between_markers(new, "new"));
-        assert_eq!(again, new);
-        assert_eq!(between_markers("no markers", "new"), None);
+        let page = |part: &str| {
+            format!("a\n<!-- x: written by `cargo xtask docs` -->\n{part}\n<!-- end of x -->\nb\n")
+        };
+        let new = between_markers(&page("old"), "x", "\nnew\n");
+        assert_eq!(new, Some(page("new")));
+        assert_eq!(between_markers(&page("new"), "x", "new"), Some(page("new")));
+        assert_eq!(between_markers(&page("old"), "y", "new"), None);
     }
 
     #[test]
