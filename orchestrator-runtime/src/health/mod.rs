@@ -274,9 +274,11 @@ impl WorkerHealth {
         self.with(partition, |it| it.view.rewind(next, now));
     }
 
-    /// How many offsets the committed one is behind the end.
-    pub fn lag(&self, partition: &SourcePartition, lag: i64) {
+    /// How many offsets lie between what was taken and the end. The lag is that and what is not committed of what was
+    /// taken; commit markers behind the last record are none.
+    pub fn to_the_end(&self, partition: &SourcePartition, offsets: i64) {
         self.with(partition, |it| {
+            let lag = offsets + (it.view.taken - it.view.committed).max(0);
             it.view.lag = Some(lag);
             it.lag.set(lag as f64);
         });

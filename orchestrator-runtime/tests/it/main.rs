@@ -4,4 +4,5 @@
 mod model;
 mod pipeline;
 mod producer;
+mod program;
 mod session;
