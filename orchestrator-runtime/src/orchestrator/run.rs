@@ -24,6 +24,8 @@ use crate::tracker::LedgerPlan;
 use crate::worker::settings::Counts;
 use crate::worker::{End, Worker, WorkerReport};
 
+/// After so long without a failure the next one counts as the first.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// A worker that failed is started anew after at most so long.
 const RESTART: Backoff = Backoff {
     base: Duration::from_millis(100),
@@ -215,6 +217,7 @@ impl<T: Transformer> Running<T> {
         let mut drained = Drained::default();
         let mut failures = 0;
         loop {
+            let began = Instant::now();
             let report = self.run_worker(number, &identity).await;
             drained.counts += report.counts;
             drained.held_partitions = report.held;
@@ -239,6 +242,9 @@ impl<T: Transformer> Running<T> {
                         return (drained, Some(Ended::Fenced(error.clone())));
                     }
                 }
+            }
+            if began.elapsed() >= FORGIVEN_AFTER {
+                failures = 0;
             }
             failures += 1;
             let wait = RESTART.bound(failures);

@@ -1,5 +1,7 @@
 //! What an operator sees while it runs: metrics, health, log lines, the ledger.
 
+use std::time::Instant;
+
 use orchestrator_testkit::process::Signal;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -148,4 +150,40 @@ async fn rows_of_the_ledger_name_their_cluster_and_health_counts_them() {
         "FAILED".to_owned(),
     );
     assert_eq!(rows, [row]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_database_records_flow_and_the_drain_is_not_held_up() {
+    let source = topics(&[vec![order(), faulty("permanent"), order()]]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("missing").join("ledger.db");
+    let url = format!("sqlite://{}", file.display());
+    let more = [
+        ("ORCH_FAILURE_MODE", "SKIP_AND_LOG"),
+        ("ORCH_DB_URL", url.as_str()),
+        ("ORCH_DRAIN_TIMEOUT_MS", "1000"),
+    ];
+    let bootstrap = Kafka::shared().bootstrap_servers();
+    let process = program(bootstrap, &source, &more).start().unwrap();
+    wait_for_committed(&source, &[(0, 3)]).await;
+    let http = http(&process).await;
+    let (_, metrics) = get(http, "/metrics").await;
+    let degraded = format!(r#"orch_db_degraded{{pipeline="{source}.group"}}"#);
+    assert_eq!(value(&metrics, &degraded), Some(1.0), "{metrics}");
+    let (status, health) = get(http, "/health").await;
+    let ledger = &json(&health)["components"]["ledger"];
+    assert_eq!((status, &ledger["status"]), (200, &"DEGRADED".into()));
+    assert_eq!(ledger["details"]["rows_waiting"], 1);
+    let told = Instant::now();
+    process.signal(Signal::Term).unwrap();
+    assert_eq!(process.wait(LIMIT).await.unwrap().code(), Some(0));
+    assert!(
+        told.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        told.elapsed()
+    );
+    let dropped = |line: &str| line.contains("ledger row dropped");
+    let line = process.wait_for_line(LIMIT, dropped).await.unwrap();
+    assert_eq!(json(&line)["dedupKey"], format!("{source}-0-1"));
+    assert_eq!(last_line(&process)["message"], "drained");
 }
