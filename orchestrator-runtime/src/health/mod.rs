@@ -2,6 +2,7 @@
 //! say the same (lag, held partitions, hung transforms), so that metrics and health never disagree.
 //! It decides nothing about records, and reads no clock: every `now` is a parameter.
 
+mod ledger;
 mod report;
 mod verdict;
 mod view;
@@ -15,7 +16,8 @@ use metrics::Gauge;
 use orchestrator_core::SourcePartition;
 
 use crate::metrics::PipelineMetrics;
-use crate::tracker::{DbState, LedgerCounters, LedgerHealth};
+use crate::tracker::LedgerHealth;
+use ledger::Ledger;
 pub use report::health;
 pub use verdict::{Check, Verdict, livez, readyz};
 pub use view::{
@@ -36,34 +38,6 @@ struct Shared {
     workers: Vec<Worker>,
     broker: Mutex<Broker>,
     ledger: Mutex<Ledger>,
-}
-
-/// What is known of the ledger, or who knows.
-#[derive(Debug)]
-enum Ledger {
-    Told(LedgerState),
-    Watched(Arc<LedgerHealth>),
-}
-
-impl Default for Ledger {
-    fn default() -> Self {
-        Self::Told(LedgerState::default())
-    }
-}
-
-impl Ledger {
-    fn view(&self) -> (LedgerState, Option<LedgerCounters>) {
-        match self {
-            Self::Told(state) => (state.clone(), None),
-            Self::Watched(health) => {
-                let state = match health.state() {
-                    DbState::Up => LedgerState::Up,
-                    DbState::Degraded { reason } => LedgerState::Degraded { reason },
-                };
-                (state, Some(health.counters()))
-            }
-        }
-    }
 }
 
 #[derive(Debug, Default)]
