@@ -73,7 +73,7 @@ impl WorkerObserver for Observer {
     }
 
     fn caught_up(&mut self, partition: &SourcePartition) {
-        self.health.lag(partition, 0);
+        self.health.to_the_end(partition, 0);
     }
 
     fn transformed(&mut self, took: Duration) {
@@ -147,8 +147,8 @@ impl WorkerObserver for Observer {
         // Told from time to time, with the rest of what changes slowly.
         let now = Instant::now();
         self.health.polled(now);
-        for (partition, lag) in self.session.lags() {
-            self.health.lag(&partition, lag);
+        for (partition, offsets) in self.session.lags() {
+            self.health.to_the_end(&partition, offsets);
         }
         let status = self.session.status();
         let happened = status.happened();

@@ -2,6 +2,7 @@
 //! say the same (lag, held partitions, hung transforms), so that metrics and health never disagree.
 //! It decides nothing about records, and reads no clock: every `now` is a parameter.
 
+mod ledger;
 mod report;
 mod verdict;
 mod view;
@@ -15,7 +16,8 @@ use metrics::Gauge;
 use orchestrator_core::SourcePartition;
 
 use crate::metrics::PipelineMetrics;
-use crate::tracker::{DbState, LedgerCounters, LedgerHealth};
+use crate::tracker::LedgerHealth;
+use ledger::Ledger;
 pub use report::health;
 pub use verdict::{Check, Verdict, livez, readyz};
 pub use view::{
@@ -36,34 +38,6 @@ struct Shared {
     workers: Vec<Worker>,
     broker: Mutex<Broker>,
     ledger: Mutex<Ledger>,
-}
-
-/// What is known of the ledger, or who knows.
-#[derive(Debug)]
-enum Ledger {
-    Told(LedgerState),
-    Watched(Arc<LedgerHealth>),
-}
-
-impl Default for Ledger {
-    fn default() -> Self {
-        Self::Told(LedgerState::default())
-    }
-}
-
-impl Ledger {
-    fn view(&self) -> (LedgerState, Option<LedgerCounters>) {
-        match self {
-            Self::Told(state) => (state.clone(), None),
-            Self::Watched(health) => {
-                let state = match health.state() {
-                    DbState::Up => LedgerState::Up,
-                    DbState::Degraded { reason } => LedgerState::Degraded { reason },
-                };
-                (state, Some(health.counters()))
-            }
-        }
-    }
 }
 
 #[derive(Debug, Default)]
@@ -274,9 +248,11 @@ impl WorkerHealth {
         self.with(partition, |it| it.view.rewind(next, now));
     }
 
-    /// How many offsets the committed one is behind the end.
-    pub fn lag(&self, partition: &SourcePartition, lag: i64) {
+    /// How many offsets lie between what was taken and the end. The lag is that and what is not committed of what was
+    /// taken; commit markers behind the last record are none.
+    pub fn to_the_end(&self, partition: &SourcePartition, offsets: i64) {
         self.with(partition, |it| {
+            let lag = offsets + (it.view.taken - it.view.committed).max(0);
             it.view.lag = Some(lag);
             it.lag.set(lag as f64);
         });

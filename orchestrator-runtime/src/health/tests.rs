@@ -202,7 +202,7 @@ fn a_held_partition_is_listed_with_what_frees_it() {
     bench
         .worker
         .held(&bench.orders, held("poison", bench.t0), bench.t0);
-    bench.worker.lag(&bench.orders, 7);
+    bench.worker.to_the_end(&bench.orders, 7);
     let (_, report) = health(&bench.health.snapshot(), bench.t0 + 10 * S, false);
     assert_eq!(
         report["components"]["partitions"],
@@ -251,7 +251,7 @@ fn the_gauges_follow_the_reports() {
             let text = handle.render();
             assert!(text.lines().any(|it| it == line), "no {line} in {text}");
         };
-        b.worker.lag(&b.orders, 9);
+        b.worker.to_the_end(&b.orders, 9);
         b.worker.held(&b.orders, held("retry", b.t0), b.t0);
         b.worker.held(&b.orders, held("retry", b.t0), b.t0);
         holds("retry", 1);

@@ -70,7 +70,7 @@ table! {
     RETRIES = Counter, Count, "orch_retries_total", [], "Tries of a transform after the first.";
     TRANSFORM_HUNG = Gauge, Count, "orch_transform_hung", [], "Synchronous transforms past their deadline that still hold a thread.";
     REBALANCES = Counter, Count, "orch_rebalances_total", ["kind"], "Rebalances as this consumer saw them: assign, revoke or lost.";
-    CONSUMER_LAG = Gauge, Count, "orch_consumer_lag", ["topic", "partition"], "Offsets from the committed one to the end; stays at 1 behind a transactional producer.";
+    CONSUMER_LAG = Gauge, Count, "orch_consumer_lag", ["topic", "partition"], "Offsets from the committed one to the end; commit markers at the end are not counted.";
     HELD_PARTITIONS = Gauge, Count, "orch_held_partitions", ["reason"], "Partitions that wait while the others flow.";
     HELD_BYTES = Gauge, Bytes, "orch_held_bytes", [], "Records kept in memory for held partitions.";
     INFLIGHT_BYTES = Gauge, Bytes, "orch_inflight_bytes", [], "Records read and outputs made that are not committed yet.";

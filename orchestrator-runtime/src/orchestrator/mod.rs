@@ -3,6 +3,7 @@
 //! several pipelines live in one process, beside whatever else does.
 
 mod builder;
+mod ledger;
 mod outcome;
 mod run;
 mod settings;

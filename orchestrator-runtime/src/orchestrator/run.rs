@@ -6,24 +6,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orchestrator_core::ports::SessionFailure;
-use orchestrator_core::{Backoff, FailureTracker, LedgerIdentity, TransformError, Transformer};
+use orchestrator_core::{Backoff, FailureTracker, TransformError, Transformer};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::outcome::{Drained, RunError};
-use super::{Ledger, Orchestrator, settings};
+use super::{Ledger, Orchestrator, ledger, settings};
 use crate::config::Config;
 use crate::health::{Health, LedgerState, WorkerState};
 use crate::identity::Identity;
-use crate::kafka::cluster::cluster_id;
-use crate::kafka::ports::{KafkaPorts, SAY_EVERY, SAY_FIRST, broker_is_away};
+use crate::kafka::ports::KafkaPorts;
 use crate::kafka::session::{Limiter, limiter};
 use crate::metrics::PipelineMetrics;
 use crate::observe::{Observer, TransactionObserver};
-use crate::tracker::LedgerPlan;
 use crate::worker::settings::Counts;
 use crate::worker::{End, Worker, WorkerReport};
 
+/// After so long without a failure the next one counts as the first.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// A worker that failed is started anew after at most so long.
 const RESTART: Backoff = Backoff {
     base: Duration::from_millis(100),
@@ -98,7 +98,7 @@ impl<T: Transformer> Orchestrator<T> {
                 self.health.ledger(LedgerState::Own);
                 tracker
             }
-            Ledger::Planned(plan) => start_ledger(*plan, &self.config, &self.health).await?,
+            Ledger::Planned(plan) => ledger::start(*plan, &self.config, &self.health).await?,
         };
         Ok(Running {
             limiter: limiter(self.config.batch.rate_limit_per_second),
@@ -110,46 +110,6 @@ impl<T: Transformer> Orchestrator<T> {
             drain: drain.clone(),
         })
     }
-}
-
-/// Starts the ledger of `ORCH_DB_STRATEGY`, whose rows say of which cluster they are. A database that is down is no
-/// error, and a broker that is down is waited for: without one there is nothing to write.
-async fn start_ledger(
-    plan: LedgerPlan,
-    config: &Config,
-    health: &Health,
-) -> Result<Arc<dyn FailureTracker>, RunError> {
-    let mut identity = LedgerIdentity {
-        cluster_id: String::new(),
-        consumer_group: config.kafka.group_id.clone(),
-    };
-    if plan.writes_rows() {
-        let reason = "not opened yet: it waits for a broker to say which cluster this is \
-                      (ORCH_BOOTSTRAP_SERVERS)"
-            .to_owned();
-        health.ledger(LedgerState::Degraded { reason });
-        let mut asking = std::pin::pin!(cluster_id(config));
-        let mut patience = SAY_FIRST;
-        identity.cluster_id = loop {
-            match tokio::time::timeout(patience, &mut asking).await {
-                Ok(answer) => break answer.map_err(RunError::Ledger)?,
-                Err(_) => broker_is_away(config, health, "no broker answers yet".to_owned()),
-            }
-            patience = SAY_EVERY;
-        };
-        health.broker_reachable(Instant::now());
-        if identity.cluster_id.is_empty() {
-            tracing::warn!(
-                "the brokers tell no cluster id: one ledger must not be shared by several clusters"
-            );
-        }
-    }
-    let ledger = plan.start(identity).await;
-    match ledger.health {
-        None => health.ledger(LedgerState::Off),
-        Some(watched) => health.watch_ledger(watched),
-    }
-    Ok(ledger.tracker)
 }
 
 impl<T: Transformer> Running<T> {
@@ -215,6 +175,7 @@ impl<T: Transformer> Running<T> {
         let mut drained = Drained::default();
         let mut failures = 0;
         loop {
+            let began = Instant::now();
             let report = self.run_worker(number, &identity).await;
             drained.counts += report.counts;
             drained.held_partitions = report.held;
@@ -239,6 +200,9 @@ impl<T: Transformer> Running<T> {
                         return (drained, Some(Ended::Fenced(error.clone())));
                     }
                 }
+            }
+            if began.elapsed() >= FORGIVEN_AFTER {
+                failures = 0;
             }
             failures += 1;
             let wait = RESTART.bound(failures);

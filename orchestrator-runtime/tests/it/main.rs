@@ -1,8 +1,10 @@
 //! The integration tests of the runtime: one binary, one broker shared by all.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod embedding;
 mod faults;
 mod model;
 mod pipeline;
 mod producer;
+mod program;
 mod session;

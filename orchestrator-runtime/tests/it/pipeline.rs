@@ -1,9 +1,13 @@
 //! The whole pipeline on a real Kafka, checked by a reader that shares no code with it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use orchestrator_runtime::core::{Context, Output, Record, TransformError, transform_fn};
+use orchestrator_runtime::core::{
+    Context, Output, Record, TransformError, Transformer, transform_fn,
+};
 use orchestrator_runtime::{CancellationToken, Config, Drained, Orchestrator};
 use orchestrator_testkit::admin::{Admin, fresh};
 use orchestrator_testkit::kafka::Kafka;
@@ -64,9 +68,18 @@ fn config(topics: &Topics, more: &[(&str, &str)]) -> Config {
 
 /// Runs a pipeline until the group has committed everything, then drains it.
 async fn run_to_the_end(admin: &Admin, topics: &Topics, config: Config) -> Drained {
+    run_with(admin, topics, config, transform_fn(shout)).await
+}
+
+async fn run_with(
+    admin: &Admin,
+    topics: &Topics,
+    config: Config,
+    transformer: impl Transformer,
+) -> Drained {
     let drain = CancellationToken::new();
     let pipeline = Orchestrator::builder(config)
-        .transformer(transform_fn(shout))
+        .transformer(transformer)
         .build()
         .unwrap();
     let running = tokio::spawn(pipeline.run(drain.clone()));
@@ -161,20 +174,103 @@ async fn skip_and_log_with_dead_letters_is_exact() {
     poison_run(&[("ORCH_FAILURE_MODE", "SKIP_AND_LOG")]).await;
 }
 
+/// Writes the numbers that are no multiples of 100, and gives how many these are.
+async fn write_sound(topics: &Topics, numbers: std::ops::Range<u64>, partitions: u64) -> u64 {
+    let sound = numbers.filter(|n| !n.is_multiple_of(100));
+    let records: Vec<_> = sound
+        .map(|n| {
+            WriteRecord::new(n.to_string())
+                .key((n % partitions).to_string())
+                .partition((n % partitions) as i32)
+        })
+        .collect();
+    let count = records.len() as u64;
+    write(Kafka::shared().bootstrap_servers(), &topics.source, records)
+        .await
+        .unwrap();
+    count
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_redelivered_after_a_clean_drain() {
     let admin = Admin::new(Kafka::shared().bootstrap_servers()).unwrap();
     let topics = topics(&admin, 2).await;
-    for batch in 0..3_u64 {
-        let numbers = (1..100).map(|n| WriteRecord::new((batch * 100 + n).to_string()).key("k"));
-        let numbers: Vec<_> = numbers.collect();
-        write(Kafka::shared().bootstrap_servers(), &topics.source, numbers)
-            .await
+    let written = write_sound(&topics, 1..60_000, 2).await;
+    let calls = Arc::new(AtomicU64::new(0));
+    let run = |drain_at: u64| {
+        let calls = calls.clone();
+        let drain = CancellationToken::new();
+        let stop = drain.clone();
+        let counting = transform_fn(move |record: &Record, cx: &Context<'_>| {
+            if calls.fetch_add(1, Ordering::Relaxed) + 1 == drain_at {
+                stop.cancel();
+            }
+            shout(record, cx)
+        });
+        let pipeline = Orchestrator::builder(config(&topics, &[]))
+            .transformer(counting)
+            .build()
             .unwrap();
-        let drained = run_to_the_end(&admin, &topics, config(&topics, &[])).await;
-        assert_eq!(drained.counts.ok, 99);
+        pipeline.run(drain)
+    };
+    // Drained in the middle of the work, again and again.
+    let mut passed = 0;
+    for drain_at in [5_000, 20_000, written] {
+        passed += run(drain_at).await.unwrap().counts.ok;
+        assert_eq!(passed, calls.load(Ordering::Relaxed));
     }
-    assert_eq!(visible(&topics.target).await.len(), 297);
+    assert_eq!(passed, written);
+    let outputs = by_key(&visible(&topics.target).await, "!");
+    assert_eq!(
+        outputs.values().map(Vec::len).sum::<usize>() as u64,
+        written
+    );
+    assert!(outputs.values().all(|numbers| numbers.is_sorted()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_of_a_process_share_its_partitions() {
+    let admin = Admin::new(Kafka::shared().bootstrap_servers()).unwrap();
+    let topics = topics(&admin, 6).await;
+    let written = write_sound(&topics, 1..30_000, 6).await;
+    let config = config(&topics, &[("ORCH_WORKERS", "3")]);
+    let drained = run_to_the_end(&admin, &topics, config).await;
+    assert_eq!(drained.counts.ok, written);
+    let outputs = by_key(&visible(&topics.target).await, "!");
+    assert_eq!(
+        outputs.values().map(Vec::len).sum::<usize>() as u64,
+        written
+    );
+    assert!(outputs.values().all(|numbers| numbers.is_sorted()));
+}
+
+/// A tenth of a second's records may come at once, and then so many a second.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rate_limit_is_kept() {
+    let admin = Admin::new(Kafka::shared().bootstrap_servers()).unwrap();
+    let topics = topics(&admin, 2).await;
+    let written = write_sound(&topics, 1..1_000, 2).await;
+    let limited = [("ORCH_RATE_LIMIT_PER_SECOND", "500"), ("ORCH_WORKERS", "2")];
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let seen = times.clone();
+    let timed = transform_fn(move |record: &Record, cx: &Context<'_>| {
+        seen.lock().unwrap().push(Instant::now());
+        shout(record, cx)
+    });
+    let drained = run_with(&admin, &topics, config(&topics, &limited), timed).await;
+    assert_eq!(drained.counts.ok, written);
+    let times = times.lock().unwrap();
+    let took = times
+        .iter()
+        .max()
+        .unwrap()
+        .duration_since(*times.iter().min().unwrap());
+    let least = Duration::from_secs_f64((written - 50) as f64 / 500.0);
+    assert!(
+        took > least.mul_f64(0.95),
+        "{written} records within {took:?}"
+    );
+    assert!(took < least * 3, "{written} records took {took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
