@@ -84,6 +84,13 @@ fn membership<C: ClientContext>(client: &Client<C>) -> Option<(i32, CString)> {
     (generation >= 0 && !member.is_empty()).then_some((generation, member))
 }
 
+/// Waits until librdkafka has done what it was asked to do with partitions so far: an assignment only asks its main
+/// thread to stop and start them. That thread does one thing after the other, so an answer from it means that it has.
+pub(crate) fn await_main_thread<C: ConsumerContext>(consumer: &BaseConsumer<C>) {
+    // The answer itself is of no interest.
+    membership(consumer.client());
+}
+
 /// How many events wait for [`BaseConsumer::poll`].
 pub(crate) fn waiting_events<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> usize {
     // SAFETY: the client's pointer is valid; the reference to its queue is given back before it can go away.

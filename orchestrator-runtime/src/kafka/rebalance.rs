@@ -101,7 +101,6 @@ impl Context {
             RebalanceProtocol::Cooperative => consumer.incremental_assign(&list)?,
             _ => consumer.assign(&list)?,
         }
-        // Again, as librdkafka takes it back when it stops reading an earlier assignment.
         self.take_records(consumer, partitions);
         Ok(())
     }
@@ -209,7 +208,8 @@ impl Context {
         *self.records.lock().unwrap_or_else(PoisonError::into_inner) = queue;
     }
 
-    /// Sends the records of partitions to our own queue.
+    /// Sends the records of partitions to our own queue. To be called again after an assignment: librdkafka takes them
+    /// back when it stops a partition, a while after it was asked to, and sends them nowhere when it starts it again.
     pub(crate) fn take_records(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -217,6 +217,7 @@ impl Context {
     ) {
         let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = &*records {
+            ffi::await_main_thread(consumer);
             for partition in partitions {
                 queue.take(consumer, &partition.topic, partition.partition);
             }
