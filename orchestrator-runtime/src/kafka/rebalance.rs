@@ -44,7 +44,8 @@ struct Wait {
     in_use: bool,
 }
 
-/// Context of a session's consumer.
+/// Context of a session's consumer. Clones share everything.
+#[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) gather: Arc<Gather>,
     pub(crate) membership: Arc<GroupMembership>,
@@ -54,7 +55,7 @@ pub(crate) struct Context {
     pub(crate) pending: Arc<Mutex<Pending>>,
     pub(crate) asks: Sender<Ask>,
     /// Where fetched records go; taken out before the consumer ends.
-    pub(crate) records: Mutex<Option<Arc<RecordQueue>>>,
+    pub(crate) records: Arc<Mutex<Option<Arc<RecordQueue>>>>,
 }
 
 impl Context {
