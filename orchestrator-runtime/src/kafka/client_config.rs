@@ -68,9 +68,17 @@ const PRODUCER: &[(&str, &str)] = &[
 /// The longest that message.timeout.ms and its like are by default, below any usual transaction.timeout.ms.
 const MAX_WAIT_MS: u64 = 10_000;
 
-/// The settings of a worker's consumer.
+/// The settings of a worker's consumer. With a name that a restart has too it is a static member: a killed process is
+/// back in its place as soon as it is started again. A random name would only leave a ghost behind.
 pub(crate) fn consumer(config: &Config, identity: &Identity, worker: usize) -> ClientConfig {
-    consumer_named(config, &identity.transactional_id(worker))
+    let mut client = consumer_named(config, &identity.transactional_id(worker));
+    if identity.stable {
+        client.set(
+            "group.instance.id",
+            format!("{}-{worker}", identity.instance),
+        );
+    }
+    client
 }
 
 /// The settings of a consumer of that client id.

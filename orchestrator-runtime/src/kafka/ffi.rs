@@ -94,7 +94,12 @@ pub(crate) fn group_metadata<C: ConsumerContext>(
     None
 }
 
-/// Generation and member id, if both are set.
+/// Whether the consumer is a member of its group.
+pub(crate) fn is_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool {
+    membership(consumer.client()).is_some()
+}
+
+/// Generation and member id, if both are set. No group has generation 0: in KIP-848 that is a member that has left.
 fn membership<C: ClientContext>(client: &Client<C>) -> Option<(i32, CString)> {
     // SAFETY: the client's pointer is valid; the metadata is ours until it is destroyed below.
     let metadata = unsafe { sys::rd_kafka_consumer_group_metadata(client.native_ptr()) };
@@ -109,7 +114,14 @@ fn membership<C: ClientContext>(client: &Client<C>) -> Option<(i32, CString)> {
         sys::rd_kafka_consumer_group_metadata_destroy(metadata);
         (generation, member.unwrap_or_default())
     };
-    (generation >= 0 && !member.is_empty()).then_some((generation, member))
+    (generation > 0 && !member.is_empty()).then_some((generation, member))
+}
+
+/// Waits until librdkafka has done what it was asked to do with partitions so far: an assignment only asks its main
+/// thread to stop and start them. That thread does one thing after the other, so an answer from it means that it has.
+pub(crate) fn await_main_thread<C: ConsumerContext>(consumer: &BaseConsumer<C>) {
+    // The answer itself is of no interest.
+    membership(consumer.client());
 }
 
 /// How many events wait for [`BaseConsumer::poll`].

@@ -2,8 +2,8 @@
 //! assign callback, and by the session's helper thread when that had no answer in time. Nothing here moves a consumer.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -200,8 +200,9 @@ pub(crate) enum Ask {
 
 /// Asks the brokers what takes time, so that the poll thread never waits for an answer.
 pub(crate) struct Asker<C: ConsumerContext + 'static> {
-    /// Weak: the poll thread is to be the one that ends the consumer.
-    pub(crate) consumer: Weak<BaseConsumer<C>>,
+    #[allow(clippy::type_complexity)]
+    /// The consumer of the moment. Asked for again and again: the poll thread is to be the one that ends it.
+    pub(crate) consumer: Box<dyn Fn() -> Option<Arc<BaseConsumer<C>>> + Send>,
     pub(crate) topics: Vec<String>,
     pub(crate) rules: StartRules,
     pub(crate) status: Arc<SessionStatus>,
@@ -246,8 +247,8 @@ impl<C: ConsumerContext + 'static> Asker<C> {
                 }
                 question = questions.try_recv().ok();
             }
-            let Some(consumer) = self.consumer.upgrade() else {
-                return;
+            let Some(consumer) = (self.consumer)() else {
+                continue;
             };
             starts.retain(|(partition, attempt, _)| (self.is_wanted)(partition, *attempt));
             for refused in [false, true] {

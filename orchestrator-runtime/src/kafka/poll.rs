@@ -10,24 +10,27 @@ use std::time::{Duration, Instant};
 use governor::clock::{Clock, DefaultClock};
 use orchestrator_core::SourcePartition;
 use orchestrator_core::ports::{Epoch, SessionFailure};
-use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::Offset;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::ffi::{self, Hand, RecordQueue};
+use super::ffi::{self, Hand};
 use super::gather::{Gather, Gathered, Resume};
+use super::member::{Member, subscribe};
 use super::offsets::{Ask, Attempt, Start, listed, topic_problem};
 use super::rebalance::Context;
+use super::seek::go_to;
 use super::session::Limiter;
 
 /// So many records are gathered before the worker may take them and other things are looked after.
 const AT_A_TIME: usize = 256;
 /// The longest sleep: so late is noticed that fresh group metadata is wanted.
 const TICK: Duration = Duration::from_millis(20);
-/// How long a seek may take before it is tried again.
-const SEEK_PATIENCE: Duration = Duration::from_secs(1);
+/// How often a member in the protocol of KIP-848 reports. The broker asks for every 5 s by default, and it is with a
+/// report that a member hears of its partitions: so late would another one take over what we gave up.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// How long the partitions may take to be handed back when we leave.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
+const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the worker (and the helper thread) asks of the poll thread.
 #[derive(Debug)]
@@ -38,14 +41,37 @@ pub(crate) enum Command {
     Leave,
 }
 
-/// The state of the poll thread.
-pub(crate) struct Poller {
+/// How polling came to its end.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// We were told to leave, and did so as far as that could be done; whether we had a place in the group.
+    Left { had_a_place: bool },
+    /// The broker says that our place in the group is another's, before we ever had it.
+    PlaceTaken(String),
+}
+
+/// How a session polls.
+pub(crate) struct Polling {
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) limiter: Option<Arc<Limiter>>,
+    pub(crate) topics: Vec<String>,
+    /// Whether the group is one of KIP-848.
+    pub(crate) consumer_protocol: bool,
+}
+
+/// The state of the poll thread, with one consumer.
+pub(crate) struct Poller<'a> {
     /// Before the consumer, whose records it holds: fields are dropped in order.
     hand: Hand,
     consumer: Arc<BaseConsumer<Context>>,
     gather: Arc<Gather>,
-    commands: Receiver<Command>,
-    limiter: Option<Arc<Limiter>>,
+    polling: &'a Polling,
+    /// When the broker was last reported to out of turn.
+    reported: Instant,
+    /// Whether the group has ever taken us in.
+    joined: bool,
+    /// What the broker said of our place.
+    place_taken: Option<String>,
     /// The turn in which the hand took what is in it.
     hand_turn: u64,
     /// The slot of the last record's partition, in that turn.
@@ -62,23 +88,20 @@ enum Odd {
     Error(String, RDKafkaErrorCode, String),
 }
 
-impl Poller {
-    pub(crate) fn new(
-        consumer: Arc<BaseConsumer<Context>>,
-        gather: Arc<Gather>,
-        commands: Receiver<Command>,
-        limiter: Option<Arc<Limiter>>,
-        queue: Arc<RecordQueue>,
-    ) -> Self {
+impl<'a> Poller<'a> {
+    pub(crate) fn new(member: Member, polling: &'a Polling) -> Self {
+        let Member { queue, consumer } = member;
         consumer
             .context()
             .put_records_queue(Some(Arc::clone(&queue)));
         Self {
             hand: Hand::new(queue),
+            gather: Arc::clone(&consumer.context().gather),
             consumer,
-            gather,
-            commands,
-            limiter,
+            polling,
+            reported: Instant::now(),
+            joined: false,
+            place_taken: None,
             hand_turn: 0,
             last: None,
             permit_at: None,
@@ -86,14 +109,17 @@ impl Poller {
         }
     }
 
-    /// Runs until it is told to leave.
-    pub(crate) fn run(mut self) {
+    /// Runs until it is told to leave, or cannot join.
+    pub(crate) fn run(mut self) -> End {
         self.gather.i_am_the_poller();
         let mut polled = Instant::now();
         while self.obey() {
             if ffi::waiting_events(&self.consumer) > 0 || polled.elapsed() >= TICK {
                 self.serve();
                 polled = Instant::now();
+                if let Some(text) = self.place_taken.take() {
+                    return End::PlaceTaken(text);
+                }
             }
             if !self.fill() {
                 let until_permit = self.permit_at.map_or(TICK, |at| {
@@ -102,7 +128,10 @@ impl Poller {
                 thread::park_timeout(until_permit);
             }
         }
+        let fatal = self.consumer.client().fatal_error().is_some();
+        let had_a_place = !fatal && (self.joined || ffi::is_member(&self.consumer));
         self.leave();
+        End::Left { had_a_place }
     }
 
     /// Serves rebalances, errors and logs, and refreshes the group metadata if that is wanted: afterwards, so that it
@@ -126,18 +155,40 @@ impl Poller {
             self.context().refresh(&self.consumer);
         }
         self.context().ask_what_waited();
+        if self.reported.elapsed() >= REPORT_EVERY {
+            self.reported = Instant::now();
+            self.report_to_the_broker();
+        }
     }
 
-    fn consumer_error(&self, error: &KafkaError) {
+    fn report_to_the_broker(&mut self) {
+        self.joined = self.joined || ffi::is_member(&self.consumer);
+        if self.polling.consumer_protocol
+            && let Err(error) = subscribe(&self.consumer, &self.polling.topics)
+        {
+            // It reports when the broker expects it to; a fatal error comes with a poll.
+            tracing::debug!(%error, "cannot report to the broker out of turn");
+        }
+    }
+
+    fn consumer_error(&mut self, error: &KafkaError) {
         let Some((code, text)) = self.consumer.client().fatal_error() else {
             // Already logged by the context. Nothing else ends a session: librdkafka tries on.
             return;
         };
-        tracing::error!(%error, "{text}");
-        self.context().fail(match code {
-            RDKafkaErrorCode::FencedInstanceId => SessionFailure::Fenced(text),
+        let failure = match code {
+            RDKafkaErrorCode::UnreleasedInstanceId if !self.joined => {
+                self.place_taken = Some(text);
+                return;
+            }
+            // The second is what one hears in KIP-848 who was pushed out and asks for its place again.
+            RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::UnreleasedInstanceId => {
+                SessionFailure::Fenced(text)
+            }
             _ => SessionFailure::Broken(text),
-        });
+        };
+        tracing::error!(%error, ?failure, "the consumer cannot go on");
+        self.context().fail(failure);
     }
 
     /// Moves records into the gather as far as there are any and there is room; whether it is worth coming back at
@@ -163,7 +214,7 @@ impl Poller {
             let slot = slot(&mut self.last, &state, &message, self.hand_turn);
             match (message.error(), slot) {
                 (None, Some(slot)) => {
-                    if let Some(limiter) = &self.limiter
+                    if let Some(limiter) = &self.polling.limiter
                         && let Err(not_until) = limiter.check()
                     {
                         let wait = not_until.wait_time_from(DefaultClock::default().now());
@@ -230,7 +281,7 @@ impl Poller {
             self.execute(command);
         }
         loop {
-            match self.commands.try_recv() {
+            match self.polling.commands.try_recv() {
                 Ok(Command::Leave) => return false,
                 Ok(command) => self.execute(command),
                 Err(std::sync::mpsc::TryRecvError::Empty) => return true,
@@ -255,7 +306,7 @@ impl Poller {
                 if !self.gather.lock().is_seeking(partition, *epoch, *at) {
                     return;
                 }
-                match self.go_to(partition, *at) {
+                match go_to(&self.consumer, partition, *at) {
                     Ok(()) => {
                         self.gather.lock().sought(partition, *epoch, *at);
                     }
@@ -274,7 +325,7 @@ impl Poller {
                     return;
                 }
                 let ready = match start {
-                    Start::At { position, .. } => self.go_to(partition, *position),
+                    Start::At { position, .. } => go_to(&self.consumer, partition, *position),
                     Start::Lost { .. } => Ok(()),
                 };
                 match ready {
@@ -289,48 +340,8 @@ impl Poller {
         }
     }
 
-    /// Puts the consumer at a position of a partition and lets it flow. What was fetched before never comes out: it
-    /// is outdated in librdkafka, and what is in the hand is of an earlier turn.
-    fn go_to(&self, partition: &SourcePartition, at: i64) -> KafkaResult<()> {
-        let (topic, number, at) = (&*partition.topic, partition.partition, Offset::Offset(at));
-        if let Err(error) = self.consumer.seek(topic, number, at, SEEK_PATIENCE) {
-            // After an error of its own librdkafka no longer reads a partition, and only an assignment changes that.
-            tracing::debug!(%partition, %error, "cannot seek; assigning anew");
-            self.assign_anew(partition, at)?;
-        }
-        self.consumer.resume(&listed([partition], Offset::Invalid)?)
-    }
-
-    fn assign_anew(&self, partition: &SourcePartition, at: Offset) -> KafkaResult<()> {
-        let one = listed([partition], at)?;
-        match self.consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => {
-                self.consumer.incremental_unassign(&one)?;
-                self.consumer.incremental_assign(&one)?;
-            }
-            _ => {
-                let mut all: TopicPartitionList = self.consumer.assignment()?;
-                all.set_all_offsets(Offset::End)?;
-                for (partition, position) in self.gather.lock().positions() {
-                    let offset = Offset::Offset(position);
-                    all.set_partition_offset(&partition.topic, partition.partition, offset)?;
-                }
-                all.set_partition_offset(&partition.topic, partition.partition, at)?;
-                self.consumer.assign(&all)?;
-                let all = all.elements();
-                let all: Vec<_> = all
-                    .iter()
-                    .map(|element| SourcePartition::new(element.topic(), element.partition()))
-                    .collect();
-                self.context().take_records(&self.consumer, &all);
-            }
-        }
-        let one = std::slice::from_ref(partition);
-        self.context().take_records(&self.consumer, one);
-        Ok(())
-    }
-
-    /// Hands the partitions back, within the usual revoke callback.
+    /// Hands the partitions back, within the usual revoke callback, and leaves the group. Only then may the consumer be
+    /// closed: a named member that is closed before it has left stays in the group until its session time-out.
     fn leave(&self) {
         let deadline = Instant::now() + LEAVE_PATIENCE;
         self.consumer.unsubscribe();
@@ -338,8 +349,7 @@ impl Poller {
             let result = self.consumer.poll(Duration::from_millis(5));
             let fatal =
                 matches!(result, Some(Err(_))) && self.consumer.client().fatal_error().is_some();
-            let left = self.consumer.assignment().map_or(0, |list| list.count());
-            if fatal || left == 0 || Instant::now() > deadline {
+            if fatal || !ffi::is_member(&self.consumer) || Instant::now() > deadline {
                 return;
             }
         }
@@ -350,7 +360,7 @@ impl Poller {
     }
 }
 
-impl Drop for Poller {
+impl Drop for Poller<'_> {
     /// The queue must go before the consumer does.
     fn drop(&mut self) {
         self.context().put_records_queue(None);

@@ -45,7 +45,8 @@ struct Wait {
     in_use: bool,
 }
 
-/// Context of a session's consumer.
+/// Context of a session's consumer. Clones share everything.
+#[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) gather: Arc<Gather>,
     pub(crate) membership: Arc<GroupMembership>,
@@ -55,7 +56,7 @@ pub(crate) struct Context {
     pub(crate) pending: Arc<Mutex<Pending>>,
     pub(crate) asks: Sender<Ask>,
     /// Where fetched records go; taken out before the consumer ends.
-    pub(crate) records: Mutex<Option<Arc<RecordQueue>>>,
+    pub(crate) records: Arc<Mutex<Option<Arc<RecordQueue>>>>,
 }
 
 impl Context {
@@ -102,7 +103,6 @@ impl Context {
             RebalanceProtocol::Cooperative => consumer.incremental_assign(&list)?,
             _ => consumer.assign(&list)?,
         }
-        // Again, as librdkafka takes it back when it stops reading an earlier assignment.
         self.take_records(consumer, partitions);
         Ok(())
     }
@@ -210,7 +210,8 @@ impl Context {
         *self.records.lock().unwrap_or_else(PoisonError::into_inner) = queue;
     }
 
-    /// Sends the records of partitions to our own queue.
+    /// Sends the records of partitions to our own queue. To be called again after an assignment: librdkafka takes them
+    /// back when it stops a partition, a while after it was asked to, and sends them nowhere when it starts it again.
     pub(crate) fn take_records(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -218,6 +219,7 @@ impl Context {
     ) {
         let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = &*records {
+            ffi::await_main_thread(consumer);
             for partition in partitions {
                 queue.take(consumer, &partition.topic, partition.partition);
             }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -13,16 +13,19 @@ use governor::{DefaultDirectRateLimiter, Quota};
 use orchestrator_core::SourcePartition;
 use orchestrator_core::ports::{Epoch, Intake, Session};
 use rdkafka::ClientConfig;
-use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
 use tokio::sync::oneshot;
 
-use super::ffi::{self, RecordQueue};
+use super::ffi;
 use super::gather::{Gather, Limits, Resume};
+use super::member::{Blueprint, Current};
 use super::offsets::{Ask, Asker, StartRules, committed};
-use super::poll::{Command, Poller};
+use super::place;
+use super::poll::{Command, Polling};
+use super::poll_thread::PollThread;
 use super::rebalance::{Context, Pending};
+use super::stop::StopSignal;
 
 pub use super::offsets::{OnOffsetLost, StartFrom};
 pub use super::rebalance::GroupMembership;
@@ -74,6 +77,8 @@ pub struct KafkaSession {
     gather: Arc<Gather>,
     commands: Sender<Command>,
     ended: Option<oneshot::Receiver<()>>,
+    /// Nobody waits for the group to be left any more.
+    abandoned: StopSignal,
     close_patience: Duration,
     handle: SessionHandle,
 }
@@ -106,22 +111,23 @@ impl KafkaSession {
             revoke_patience: settings.revoke_patience,
             pending: Arc::clone(&pending),
             asks: asks.clone(),
-            records: Mutex::new(None),
+            records: Arc::default(),
         };
-        let mut consumer = BaseConsumer::from_config_and_context(config, context)?;
-        consumer.set_nonempty_callback(bell(&gather));
-        let queue = RecordQueue::new(&consumer, bell(&gather))
-            .ok_or(KafkaError::Global(RDKafkaErrorCode::CriticalSystemResource))?;
-        let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
-        consumer.subscribe(&topics)?;
-        let consumer = Arc::new(consumer);
-        let weak = Arc::downgrade(&consumer);
+        let current = Current::default();
+        let blueprint = Blueprint {
+            config: config.clone(),
+            topics: settings.topics.clone(),
+            context,
+            current: current.clone(),
+        };
+        let member = blueprint.create()?;
 
         let (commands, requests) = channel();
         let (answers, answered) = (commands.clone(), Arc::clone(&gather));
+        let asked = current.clone();
         let asker = Asker {
-            consumer: Weak::clone(&weak),
-            topics: settings.topics,
+            consumer: Box::new(move || asked.get()),
+            topics: settings.topics.clone(),
             rules,
             status: Arc::clone(&status),
             is_wanted: Box::new(move |partition, attempt| {
@@ -139,29 +145,34 @@ impl KafkaSession {
         // Says at once, and not only after a while, if no broker or no topic is there.
         asks.send(Ask::Probe).unwrap_or_default();
 
-        let poller = Poller::new(
-            consumer,
-            Arc::clone(&gather),
-            requests,
-            limiter,
-            Arc::new(queue),
-        );
+        let abandoned = StopSignal::default();
+        let poll_thread = PollThread {
+            polling: Polling {
+                commands: requests,
+                limiter,
+                topics: settings.topics,
+                consumer_protocol: place::is_consumer_protocol(config),
+            },
+            blueprint,
+            abandoned: abandoned.clone(),
+        };
         let (end, ended) = oneshot::channel();
         thread::Builder::new()
             .name("orch-poll".to_owned())
             .spawn(move || {
-                poller.run();
+                poll_thread.run(member);
                 drop(end);
             })?;
         Ok(Self {
             handle: SessionHandle {
                 gather: Arc::clone(&gather),
-                consumer: weak,
+                current,
                 status,
             },
             gather,
             commands,
             ended: Some(ended),
+            abandoned,
             close_patience: settings.close_patience,
         })
     }
@@ -208,6 +219,7 @@ impl Session for KafkaSession {
                 .await
                 .is_err()
         {
+            self.abandoned.stop();
             tracing::warn!(
                 "the consumer group could not be left in time; its partitions wait for the session time-out"
             );
@@ -217,6 +229,7 @@ impl Session for KafkaSession {
 
 impl Drop for KafkaSession {
     fn drop(&mut self) {
+        self.abandoned.stop();
         self.command(Command::Leave);
     }
 }
@@ -233,7 +246,7 @@ impl fmt::Debug for KafkaSession {
 #[derive(Clone)]
 pub struct SessionHandle {
     gather: Arc<Gather>,
-    consumer: Weak<BaseConsumer<Context>>,
+    current: Current,
     status: Arc<SessionStatus>,
 }
 
@@ -246,7 +259,7 @@ impl SessionHandle {
     /// For each partition that is read, how many offsets lie between what the worker took and the end, as of the
     /// last answer of the broker. 0 at the end, commit markers notwithstanding. Asks nobody.
     pub fn lags(&self) -> Vec<(SourcePartition, i64)> {
-        let Some(consumer) = self.consumer.upgrade() else {
+        let Some(consumer) = self.current.get() else {
             return Vec::new();
         };
         let standings = self.gather.lock().standings();
@@ -265,7 +278,7 @@ impl SessionHandle {
         partitions: &BTreeSet<SourcePartition>,
         patience: Duration,
     ) -> Result<BTreeMap<SourcePartition, Option<i64>>, KafkaError> {
-        let consumer = self.consumer.upgrade().ok_or(KafkaError::Canceled)?;
+        let consumer = self.current.get().ok_or(KafkaError::Canceled)?;
         committed(&consumer, partitions, patience)
     }
 }
@@ -276,9 +289,4 @@ impl fmt::Debug for SessionHandle {
             .field("status", &self.status)
             .finish_non_exhaustive()
     }
-}
-
-fn bell(gather: &Arc<Gather>) -> impl Fn() + Send + Sync + 'static {
-    let gather = Arc::clone(gather);
-    move || gather.wake_poller()
 }

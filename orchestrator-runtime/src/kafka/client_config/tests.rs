@@ -42,6 +42,7 @@ fn the_consumer_never_moves_offsets_itself() {
         &[
             ("client.id", Some("g-i-0")),
             ("group.id", Some("g")),
+            ("group.instance.id", Some("i-0")),
             ("isolation.level", Some("read_committed")),
             ("enable.auto.commit", Some("false")),
             ("enable.auto.offset.store", Some("false")),
@@ -52,6 +53,24 @@ fn the_consumer_never_moves_offsets_itself() {
             ("queued.max.messages.kbytes", Some("1024")),
             ("transactional.id", None),
         ],
+    );
+}
+
+#[test]
+fn a_name_that_no_restart_has_is_no_place_in_the_group() {
+    let config = Config::from_map([
+        (
+            "ORCH_BOOTSTRAP_SERVERS".to_owned(),
+            "localhost:9092".to_owned(),
+        ),
+        ("ORCH_SOURCE_TOPICS".to_owned(), "orders".to_owned()),
+        ("ORCH_GROUP_ID".to_owned(), "g".to_owned()),
+    ]);
+    let config = config.unwrap();
+    let random = Identity::resolve(&config).renewed().unwrap();
+    check(
+        &consumer(&config, &random, 0),
+        &[("group.instance.id", None)],
     );
 }
 

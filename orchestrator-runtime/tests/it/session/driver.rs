@@ -223,7 +223,10 @@ impl Driver {
                 }
             };
             let result = tokio::time::timeout(DEADLINE, all).await;
-            result.unwrap_or_else(|_| panic!("{caller}: not within {DEADLINE:?}: {what}"));
+            let (chains, events) = (&self.chains, &self.events);
+            result.unwrap_or_else(|_| {
+                panic!("{caller}: not within {DEADLINE:?}: {what}; {chains:?} after {events:?}")
+            });
         }
     }
 

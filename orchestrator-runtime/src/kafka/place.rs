@@ -1,0 +1,134 @@
+//! The place of a named member (`group.instance.id`) in a group of KIP-848, which outlasts the member: the broker keeps
+//! it for the session time-out (45 s by default) when a process is killed *and* when it leaves. Here it is given up for
+//! good. Called by the poll thread, between consumers; it blocks.
+//!
+//! What librdkafka (2.12) can say is only "I am away for a while" (epoch -2). But a member of the classic protocol may
+//! take the place of one with the same name, and when it unsubscribes it leaves for good: `docs/adr/0003-group-membership.md`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::TopicPartitionList;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::types::RDKafkaRespErr;
+
+use super::ffi;
+use super::member::subscribe;
+use super::stop::StopSignal;
+
+/// How long one poll waits.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Why a place could not be given up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlaceError {
+    /// Another process took it in the same moment.
+    #[error("another process has the same name: {0}")]
+    Twin(String),
+    #[error("the former place in the consumer group cannot be given up: {0}")]
+    Failed(String),
+}
+
+/// Whether members with these settings leave a place behind.
+pub(crate) fn outlasts_its_member(config: &ClientConfig) -> bool {
+    is_consumer_protocol(config) && config.get("group.instance.id").is_some()
+}
+
+/// Whether these settings choose KIP-848.
+pub(crate) fn is_consumer_protocol(config: &ClientConfig) -> bool {
+    let protocol = config.get("group.protocol");
+    protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"))
+}
+
+/// Takes the place that the settings name, whoever has it, and leaves the group with it.
+pub(crate) fn give_up(
+    config: &ClientConfig,
+    topics: &[String],
+    patience: Duration,
+    stop: &StopSignal,
+) -> Result<(), PlaceError> {
+    let deadline = Instant::now() + patience;
+    let failed = |error: &dyn std::fmt::Display| PlaceError::Failed(error.to_string());
+    let context = Stand::default();
+    let consumer: BaseConsumer<Stand> =
+        BaseConsumer::from_config_and_context(&classic(config), context)
+            .map_err(|error| failed(&error))?;
+    subscribe(&consumer, topics).map_err(|error| failed(&error))?;
+    let in_place = |consumer: &BaseConsumer<Stand>| consumer.context().0.load(Ordering::Relaxed);
+    poll_until(&consumer, deadline, stop, in_place)?;
+    // Not by closing it: a named member of the classic protocol that is closed does not leave.
+    consumer.unsubscribe();
+    poll_until(&consumer, deadline, stop, |consumer| {
+        !ffi::is_member(consumer)
+    })
+}
+
+fn poll_until(
+    consumer: &BaseConsumer<Stand>,
+    deadline: Instant,
+    stop: &StopSignal,
+    is_so: impl Fn(&BaseConsumer<Stand>) -> bool,
+) -> Result<(), PlaceError> {
+    while !is_so(consumer) {
+        // Errors that matter are fatal, or end with the deadline.
+        drop(consumer.poll(POLL));
+        match consumer.client().fatal_error() {
+            Some((RDKafkaErrorCode::FencedInstanceId, text)) => return Err(PlaceError::Twin(text)),
+            Some((_, text)) => return Err(PlaceError::Failed(text)),
+            None => {}
+        }
+        if Instant::now() > deadline || stop.is_stopped() {
+            return Err(PlaceError::Failed("no answer in time".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// The same member, as one of the classic protocol.
+fn classic(config: &ClientConfig) -> ClientConfig {
+    let mut classic = config.clone();
+    classic.remove("group.protocol");
+    classic.remove("group.remote.assignor");
+    classic.set("partition.assignment.strategy", "cooperative-sticky");
+    // Should it be killed too, its place goes soon.
+    classic.set("session.timeout.ms", "6000");
+    classic.set("heartbeat.interval.ms", "1000");
+    classic
+}
+
+/// Stands in the place and reads nothing; whether it does so already.
+#[derive(Debug, Default)]
+struct Stand(AtomicBool);
+
+impl ClientContext for Stand {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: "librdkafka", facility, "{message}");
+    }
+}
+
+impl ConsumerContext for Stand {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        what: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let assign = what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        let followed = match (assign, consumer.rebalance_protocol()) {
+            (true, RebalanceProtocol::Cooperative) => consumer
+                .pause(list)
+                .and_then(|()| consumer.incremental_assign(list)),
+            (true, _) => consumer.pause(list).and_then(|()| consumer.assign(list)),
+            (false, RebalanceProtocol::Cooperative) => consumer.incremental_unassign(list),
+            (false, _) => consumer.unassign(),
+        };
+        if let Err(error) = followed {
+            tracing::debug!(%error, "a rebalance could not be followed");
+        }
+        self.0.fetch_or(assign, Ordering::Relaxed);
+    }
+}

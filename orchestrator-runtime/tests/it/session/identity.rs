@@ -1,0 +1,193 @@
+//! Who a process is to its group: back at once after a kill, gone at once after a drain, one of two twins, and the
+//! same again after a long sleep. The figures are those of `docs/adr/0003-group-membership.md`.
+
+use std::time::{Duration, Instant};
+
+use orchestrator_testkit::kafka::{Kafka, KafkaOptions};
+use orchestrator_testkit::process::Signal;
+
+use super::crew::{Crew, ask_to_drain, exit_code, has_been_given};
+use super::driver::{DEADLINE, Protocol};
+
+/// Promised after a kill and a restart under the same name.
+const BACK: Duration = Duration::from_secs(5);
+/// Promised after a drain.
+const HANDED_OVER: Duration = Duration::from_secs(3);
+
+async fn crew(protocol: Protocol) -> Crew {
+    Crew::new(Kafka::shared().bootstrap_servers(), protocol).await
+}
+
+async fn killed_and_started_again(protocol: Protocol) {
+    let mut crew = crew(protocol).await;
+    let (a, b) = crew.two().await;
+    b.kill().await.unwrap();
+    let started = Instant::now();
+    let b = crew.start("b");
+    crew.pass_some(DEADLINE).await;
+    let took = started.elapsed();
+    println!("{protocol:?}: records flow {took:?} after a restart");
+    assert!(took < BACK, "{took:?}");
+    // And under that name it has a place for good.
+    crew.pass_some(DEADLINE).await;
+    for process in [&a, &b] {
+        ask_to_drain(process);
+        assert_eq!(exit_code(process).await, Some(0));
+    }
+    crew.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_is_back_within_5_s() {
+    killed_and_started_again(Protocol::Cooperative).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_is_back_within_5_s_with_kip_848() {
+    killed_and_started_again(Protocol::Kip848).await;
+}
+
+async fn killed_alone(protocol: Protocol) {
+    let mut crew = crew(protocol).await;
+    let alone = crew.start("a");
+    has_been_given(&alone, 0, 4).await;
+    crew.pass_some(DEADLINE).await;
+    alone.kill().await.unwrap();
+    let started = Instant::now();
+    let alone = crew.start("a");
+    crew.pass_some(DEADLINE).await;
+    let took = started.elapsed();
+    println!("{protocol:?}: records flow {took:?} after a restart of the only one");
+    assert!(took < BACK, "{took:?}");
+    ask_to_drain(&alone);
+    assert_eq!(exit_code(&alone).await, Some(0));
+    crew.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_process_is_back_within_5_s() {
+    killed_alone(Protocol::Cooperative).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_process_is_back_within_5_s_with_kip_848() {
+    killed_alone(Protocol::Kip848).await;
+}
+
+async fn drained(protocol: Protocol) {
+    let mut crew = crew(protocol).await;
+    let (a, b) = crew.two().await;
+    let asked = Instant::now();
+    ask_to_drain(&b);
+    crew.pass_some(DEADLINE).await;
+    // The last of it may still have been b's, so another round is passed after its end.
+    assert_eq!(exit_code(&b).await, Some(0));
+    crew.pass_some(DEADLINE).await;
+    let took = asked.elapsed();
+    println!("{protocol:?}: records flow {took:?} after a drain of their process");
+    assert!(took < HANDED_OVER, "{took:?}");
+    crew.check().await;
+    drop(a);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_drained_process_had_flows_within_3_s() {
+    drained(Protocol::Cooperative).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_drained_process_had_flows_within_3_s_with_kip_848() {
+    drained(Protocol::Kip848).await;
+}
+
+async fn twins_of_a_chosen_name(protocol: Protocol) {
+    let mut crew = crew(protocol).await;
+    let (older, other) = crew.two().await;
+    let younger = crew.start("a");
+    // Two processes of one name: the younger one is the one that was meant.
+    assert_eq!(exit_code(&older).await, Some(4));
+    crew.pass_some(DEADLINE).await;
+    for process in [&younger, &other] {
+        ask_to_drain(process);
+        assert_eq!(exit_code(process).await, Some(0));
+    }
+    crew.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_twins_the_older_one_ends_with_code_4() {
+    twins_of_a_chosen_name(Protocol::Cooperative).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_twins_the_older_one_ends_with_code_4_with_kip_848() {
+    twins_of_a_chosen_name(Protocol::Kip848).await;
+}
+
+async fn twins_of_a_found_name(protocol: Protocol) {
+    let mut crew = crew(protocol).await;
+    // Two file systems, so that both find the first slot of this host: as two containers of one host name do.
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let start = |crew: &Crew, folder: usize| {
+        let folder = folders[folder].path();
+        crew.program().env("TMPDIR", folder).start().unwrap()
+    };
+    let older = start(&crew, 0);
+    has_been_given(&older, 0, 4).await;
+    crew.pass_some(DEADLINE).await;
+    let lines = older.line_count();
+    let younger = start(&crew, 1);
+    has_been_given(&younger, 0, 2).await;
+    has_been_given(&older, lines, 2).await;
+    crew.pass_some(DEADLINE).await;
+    for process in [&older, &younger] {
+        ask_to_drain(process);
+        assert_eq!(exit_code(process).await, Some(0));
+    }
+    crew.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_twin_of_a_found_name_takes_another_one() {
+    twins_of_a_found_name(Protocol::Cooperative).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_twin_of_a_found_name_takes_another_one_with_kip_848() {
+    twins_of_a_found_name(Protocol::Kip848).await;
+}
+
+async fn asleep(crew: Crew) {
+    let mut crew = crew;
+    let (a, b) = crew.two().await;
+    b.signal(Signal::Stop).unwrap();
+    // Longer than its session: the other one has it all.
+    crew.pass_some(DEADLINE).await;
+    let lines = b.line_count();
+    b.signal(Signal::Cont).unwrap();
+    has_been_given(&b, lines, 2).await;
+    crew.pass_some(DEADLINE).await;
+    for process in [&a, &b] {
+        ask_to_drain(process);
+        assert_eq!(exit_code(process).await, Some(0));
+    }
+    crew.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_slept_comes_back() {
+    let crew = crew(Protocol::Cooperative).await;
+    asleep(crew.with("ORCH_KAFKA_CONSUMER_SESSION_TIMEOUT_MS", "6000")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_slept_comes_back_with_kip_848() {
+    let options = KafkaOptions::new()
+        .own()
+        .property("group.consumer.min.session.timeout.ms", "3000")
+        .property("group.consumer.session.timeout.ms", "3000");
+    let options = options.property("group.consumer.min.heartbeat.interval.ms", "1000");
+    let kafka = Kafka::start(options.property("group.consumer.heartbeat.interval.ms", "1000"));
+    let kafka = kafka.unwrap();
+    asleep(Crew::new(kafka.bootstrap_servers(), Protocol::Kip848).await).await;
+}
