@@ -3,6 +3,7 @@
 //! Every test proves two things by a reader that shares no code with the runtime: that every input came out exactly
 //! once, in order, and that the fault really bit. A run in which it did not is a failed test that says so.
 
+mod broker;
 mod exact;
 mod inside;
 mod killed;
