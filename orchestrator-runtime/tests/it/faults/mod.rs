@@ -14,3 +14,4 @@ mod scene;
 mod served;
 mod two_pipelines;
 mod two_topics;
+mod zombie;
