@@ -12,6 +12,7 @@ mod members;
 mod records;
 mod scene;
 mod served;
+mod twin;
 mod two_pipelines;
 mod two_topics;
 mod zombie;
