@@ -3,6 +3,7 @@
 //! Used by tests, demo and load harness. It must never join a group or commit an offset, so that
 //! looking changes nothing.
 
+mod groups;
 mod offsets;
 
 use std::fmt;

@@ -23,6 +23,7 @@ mod program;
 mod watcher;
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::process::{Child, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -33,6 +34,7 @@ pub use error::ProcessError;
 pub use lines::{Line, Stream};
 pub use program::Program;
 
+use crate::workspace::target_dir;
 use lines::Lines;
 use watcher::Watcher;
 
@@ -215,8 +217,24 @@ impl Process {
     }
 }
 
+impl Process {
+    /// What it said, for whoever has to find out why a test failed.
+    fn keep_lines(&self) {
+        let folder = target_dir().join("testkit");
+        let path = folder.join(format!("{}-{}.log", self.name, self.pid));
+        let text = self.lines.tail(usize::MAX);
+        match fs::create_dir_all(&folder).and_then(|()| fs::write(&path, text)) {
+            Ok(()) => eprintln!("what {self:?} said is in {}", path.display()),
+            Err(error) => eprintln!("what {self:?} said is lost: {error}"),
+        }
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.keep_lines();
+        }
         let mut child = self.child();
         // `kill` does nothing to a child that has been collected.
         if child.kill().is_ok() && child.wait().is_ok() {

@@ -21,7 +21,7 @@ async fn a_kill_with_an_open_transaction_loses_and_doubles_nothing() {
         scene.wait_for_progress(200).await;
         // Every other time it is taken by surprise: in the middle of a call rather than between two.
         if kills % 2 == 0 {
-            scene.freeze_in_transaction(&app).await;
+            scene.freeze_in_transaction(&[&app]).await;
         }
         app.kill().await.unwrap();
         // Nobody is left to end it, so what is open now stays open.

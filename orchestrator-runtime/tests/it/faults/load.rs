@@ -23,7 +23,15 @@ pub(crate) struct Load {
     orders: Orders,
     first: u64,
     stop: Arc<AtomicBool>,
-    writing: JoinHandle<Vec<Position>>,
+    /// Taken by whoever waits for it.
+    writing: Option<JoinHandle<Vec<Position>>>,
+}
+
+impl Drop for Load {
+    /// A test that fails must not wait for a load that never ends.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Load {
@@ -49,14 +57,14 @@ impl Load {
             orders,
             first,
             stop,
-            writing,
+            writing: Some(writing),
         }
     }
 
     /// Stops, and gives all that was written.
-    pub(crate) async fn stop(self) -> Vec<Input> {
+    pub(crate) async fn stop(mut self) -> Vec<Input> {
         self.stop.store(true, Ordering::Relaxed);
-        let positions = self.writing.await.unwrap();
+        let positions = self.writing.take().unwrap().await.unwrap();
         let end = self.first + positions.len() as u64;
         let orders = self.orders.range(self.first..end);
         let inputs = orders.zip(positions).map(|(order, at)| Input {

@@ -3,6 +3,7 @@
 //! Every test proves two things by a reader that shares no code with the runtime: that every input came out exactly
 //! once, in order, and that the fault really bit. A run in which it did not is a failed test that says so.
 
+mod broker;
 mod exact;
 mod inside;
 mod killed;
@@ -11,5 +12,7 @@ mod members;
 mod records;
 mod scene;
 mod served;
+mod twin;
 mod two_pipelines;
 mod two_topics;
+mod zombie;

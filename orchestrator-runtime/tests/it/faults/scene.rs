@@ -176,14 +176,19 @@ impl Scene {
         visible.await.unwrap() != written
     }
 
-    /// Stops a working process with SIGSTOP at a moment when it has a transaction open; it stays so.
-    pub(crate) async fn freeze_in_transaction(&self, process: &Process) {
+    /// Stops working processes with SIGSTOP at a moment when one of them has a transaction open; they stay so.
+    pub(crate) async fn freeze_in_transaction(&self, processes: &[&Process]) {
+        let all = |signal| {
+            for process in processes {
+                process.signal(signal).unwrap();
+            }
+        };
         let frozen = wait::until("a transaction is open", LIMIT, async || {
-            process.signal(Signal::Stop).unwrap();
+            all(Signal::Stop);
             if self.has_open_transaction().await && self.has_open_transaction().await {
                 return true;
             }
-            process.signal(Signal::Cont).unwrap();
+            all(Signal::Cont);
             false
         });
         frozen.await.unwrap();
@@ -209,8 +214,16 @@ impl Scene {
     /// Waits until the group has passed all that is in the sources now.
     pub(crate) async fn wait_until_caught_up(&self) {
         for source in &self.sources {
-            let ends = self.admin.end_offsets(source, Isolation::Committed);
-            let ends = ends.await.unwrap();
+            let mut ends = BTreeMap::new();
+            // A broker that has just come back has no leaders yet.
+            let known = wait::until("the ends of the sources are known", LIMIT, async || {
+                let answer = self.admin.end_offsets(source, Isolation::Committed).await;
+                answer.is_ok_and(|found| {
+                    ends = found;
+                    !ends.is_empty()
+                })
+            });
+            known.await.unwrap();
             let waiting = self
                 .admin
                 .wait_for_committed(&self.group, source, &ends, LIMIT);

@@ -24,7 +24,7 @@ async fn a_kill_between_two_topics_is_exact_for_both() {
     while kills < KILLS {
         let app = scene.start("solo");
         scene.wait_for_progress(200).await;
-        scene.freeze_in_transaction(&app).await;
+        scene.freeze_in_transaction(&[&app]).await;
         app.kill().await.unwrap();
         kills += usize::from(scene.has_open_transaction().await);
     }

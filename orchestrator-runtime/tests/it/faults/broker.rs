@@ -1,0 +1,87 @@
+//! A broker that dies and comes back, or falls silent, under load. No process ends, and nothing is lost or doubled.
+//!
+//! A broker that is alone must not be killed while it completes a transaction: Kafka 4.3 then forgets the markers of
+//! that transaction when it starts again (KAFKA-20734), and what was aborted is seen, or what was committed is not.
+//! So the processes stand still at the kill, with transactions open, and no transaction times out until it is back.
+
+use orchestrator_testkit::kafka::{Kafka, KafkaOptions};
+use orchestrator_testkit::process::{Process, Signal};
+use orchestrator_testkit::reader::Isolation;
+
+use super::scene::{LIMIT, Scene, impatient};
+use super::served::wait_until_all_work;
+
+const PARTITIONS: i32 = 4;
+/// How often the broker dies.
+const KILLS: usize = 2;
+
+async fn scene(kafka: &Kafka) -> Scene {
+    Scene::new(kafka, 1, PARTITIONS)
+        .await
+        .with("ORCH_HTTP_ADDR", "127.0.0.1:0")
+}
+
+/// Does something to the broker and waits until each process has warned of it.
+async fn do_and_wait_until_noticed(processes: &[&Process], what: impl FnOnce()) {
+    let lines: Vec<_> = processes.iter().map(|p| p.line_count()).collect();
+    what();
+    for (process, first) in processes.iter().zip(lines) {
+        let warning =
+            |line: &str| line.contains(r#""log.level":"warn""#) && !line.contains("dedupKey");
+        let warned = process.wait_for_line_after(first, LIMIT, warning).await;
+        warned.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_killed_and_restarted_ends_nobody() {
+    let kafka = Kafka::start(impatient().local().quick_restart()).unwrap();
+    let scene = scene(&kafka).await;
+    let scene = scene.with("ORCH_KAFKA_PRODUCER_TRANSACTION_TIMEOUT_MS", "30000");
+    let load = scene.load(1_000);
+    let (one, other) = (scene.start("one"), scene.start("other"));
+    let apps = [&one, &other];
+    for _ in 0..KILLS {
+        wait_until_all_work(&apps, 200).await;
+        scene.freeze_in_transaction(&apps).await;
+        do_and_wait_until_noticed(&apps, || {
+            kafka.kill().unwrap();
+            for app in apps {
+                app.signal(Signal::Cont).unwrap();
+            }
+        })
+        .await;
+        kafka.restart().unwrap();
+        scene.wait_until_caught_up().await;
+    }
+    let inputs = load.stop().await;
+    scene.finish(&inputs, &apps).await;
+    let written = scene.read(&scene.target, Isolation::Uncommitted).await;
+    let visible = scene.read(&scene.target, Isolation::Committed).await;
+    assert!(
+        written.len() >= visible.len() + KILLS,
+        "the broker died {KILLS} times with a transaction open, but only {} outputs were aborted",
+        written.len() - visible.len(),
+    );
+}
+
+/// Longer than anybody waits for an answer, but not so long that the broker fences itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_falls_silent_ends_nobody() {
+    let kafka = Kafka::start(KafkaOptions::new().local()).unwrap();
+    let scene = scene(&kafka)
+        .await
+        .with("ORCH_KAFKA_CONSUMER_SESSION_TIMEOUT_MS", "6000")
+        .with("ORCH_KAFKA_SOCKET_TIMEOUT_MS", "1000");
+    let load = scene.load(1_000);
+    let (one, other) = (scene.start("one"), scene.start("other"));
+    let apps = [&one, &other];
+    for _ in 0..3 {
+        wait_until_all_work(&apps, 200).await;
+        do_and_wait_until_noticed(&apps, || kafka.pause().unwrap()).await;
+        kafka.resume().unwrap();
+        scene.wait_until_caught_up().await;
+    }
+    let inputs = load.stop().await;
+    scene.finish(&inputs, &apps).await;
+}

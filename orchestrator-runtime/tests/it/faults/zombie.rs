@@ -1,0 +1,86 @@
+//! A process that stands still with a transaction open while another takes over, and then goes on as if nothing had
+//! happened.
+
+use std::collections::BTreeSet;
+
+use orchestrator_testkit::process::Signal;
+use orchestrator_testkit::reader::Isolation;
+use orchestrator_testkit::wait;
+
+use super::scene::{LIMIT, Scene, shared};
+use super::served::wait_until_all_work;
+
+const PARTITIONS: i32 = 4;
+
+async fn scene(transaction_timeout_ms: &str) -> Scene {
+    Scene::new(shared(), 1, PARTITIONS)
+        .await
+        .with(
+            "ORCH_KAFKA_PRODUCER_TRANSACTION_TIMEOUT_MS",
+            transaction_timeout_ms,
+        )
+        .with("ORCH_HTTP_ADDR", "127.0.0.1:0")
+}
+
+/// The broker has aborted its transaction, and the group has given its partitions away, when it goes on.
+async fn a_zombie_past_the_transaction_timeout(scene: Scene) {
+    let load = scene.load(1_000);
+    let zombie = scene.start("zombie");
+    wait_until_all_work(&[&zombie], 200).await;
+    scene.freeze_in_transaction(&[&zombie]).await;
+    let cut_short = scene.read(&scene.target, Isolation::Uncommitted).await;
+    let cut_short = cut_short.len() - scene.read(&scene.target, Isolation::Committed).await.len();
+
+    let heir = scene.start("heir");
+    scene.wait_until_caught_up().await;
+    // All of it was done by the heir, so the zombie has nothing left to commit.
+    zombie.signal(Signal::Cont).unwrap();
+    // It was no twin that fenced it, so it goes on, as a member of the group again.
+    wait_until_all_work(&[&zombie, &heir], 100).await;
+    let inputs = load.stop().await;
+    scene.finish(&inputs, &[&zombie, &heir]).await;
+
+    let written = scene.read(&scene.target, Isolation::Uncommitted).await;
+    let visible = scene.read(&scene.target, Isolation::Committed).await;
+    let aborted = written.len() - visible.len();
+    assert!(
+        cut_short > 0 && aborted >= cut_short,
+        "{cut_short} outputs were in the zombie's transaction, but only {aborted} were aborted"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zombie_past_the_transaction_timeout_in_cooperative_sticky() {
+    a_zombie_past_the_transaction_timeout(scene("2000").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zombie_past_the_transaction_timeout_in_kip_848() {
+    a_zombie_past_the_transaction_timeout(scene("2000").await.in_consumer_protocol()).await;
+}
+
+/// Its transaction is open all the time: what it holds nobody else may pass until it is committed or aborted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zombie_within_the_transaction_timeout() {
+    let scene = scene("59000").await;
+    let load = scene.load(1_000);
+    let zombie = scene.start("zombie");
+    wait_until_all_work(&[&zombie], 200).await;
+    scene.freeze_in_transaction(&[&zombie]).await;
+    let heir = scene.start("heir");
+    let heir_alone = BTreeSet::from([format!("{}-heir-0", scene.group)]);
+    wait::until("the group has given all to the heir", LIMIT, async || {
+        let members = scene.admin.stable_members(&scene.group).await;
+        members.unwrap() == heir_alone
+    })
+    .await
+    .unwrap();
+    assert!(
+        scene.has_open_transaction().await,
+        "the zombie's transaction has ended"
+    );
+    zombie.signal(Signal::Cont).unwrap();
+    wait_until_all_work(&[&zombie, &heir], 100).await;
+    let inputs = load.stop().await;
+    scene.finish(&inputs, &[&zombie, &heir]).await;
+}
