@@ -249,28 +249,23 @@ async fn workers_of_a_process_share_its_partitions() {
 async fn the_rate_limit_is_kept() {
     let admin = Admin::new(Kafka::shared().bootstrap_servers()).unwrap();
     let topics = topics(&admin, 2).await;
-    let written = write_sound(&topics, 1..1_000, 2).await;
-    let limited = [("ORCH_RATE_LIMIT_PER_SECOND", "500"), ("ORCH_WORKERS", "2")];
-    let times = Arc::new(Mutex::new(Vec::new()));
-    let seen = times.clone();
+    let written = write_sound(&topics, 1..4_000, 2).await;
+    let limited = [
+        ("ORCH_RATE_LIMIT_PER_SECOND", "1000"),
+        ("ORCH_WORKERS", "2"),
+    ];
+    let last = Arc::new(Mutex::new(Instant::now()));
+    let seen = last.clone();
     let timed = transform_fn(move |record: &Record, cx: &Context<'_>| {
-        seen.lock().unwrap().push(Instant::now());
+        *seen.lock().unwrap() = Instant::now();
         shout(record, cx)
     });
+    let began = Instant::now();
     let drained = run_with(&admin, &topics, config(&topics, &limited), timed).await;
     assert_eq!(drained.counts.ok, written);
-    let times = times.lock().unwrap();
-    let took = times
-        .iter()
-        .max()
-        .unwrap()
-        .duration_since(*times.iter().min().unwrap());
-    let least = Duration::from_secs_f64((written - 50) as f64 / 500.0);
-    assert!(
-        took > least.mul_f64(0.95),
-        "{written} records within {took:?}"
-    );
-    assert!(took < least * 3, "{written} records took {took:?}");
+    let took = *last.lock().unwrap() - began;
+    let least = Duration::from_secs_f64((written - 100) as f64 / 1000.0);
+    assert!(took > least, "{written} records within {took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
