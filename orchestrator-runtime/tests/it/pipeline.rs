@@ -202,7 +202,7 @@ async fn nothing_is_redelivered_after_a_clean_drain() {
         let drain = CancellationToken::new();
         let stop = drain.clone();
         let counting = transform_fn(move |record: &Record, cx: &Context<'_>| {
-            if calls.fetch_add(1, Ordering::Relaxed) + 1 == drain_at {
+            if calls.fetch_add(1, Ordering::Relaxed) + 1 >= drain_at {
                 stop.cancel();
             }
             shout(record, cx)
@@ -215,7 +215,7 @@ async fn nothing_is_redelivered_after_a_clean_drain() {
     };
     // Drained in the middle of the work, again and again.
     let mut passed = 0;
-    for drain_at in [5_000, 20_000, written] {
+    for drain_at in [2_000, 15_000, written] {
         passed += run(drain_at).await.unwrap().counts.ok;
         assert_eq!(passed, calls.load(Ordering::Relaxed));
     }
