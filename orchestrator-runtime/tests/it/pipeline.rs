@@ -191,6 +191,15 @@ async fn write_sound(topics: &Topics, numbers: std::ops::Range<u64>, partitions:
     count
 }
 
+/// Each number came out once, and those of a partition in order.
+async fn assert_all_in_order(topics: &Topics, written: u64) {
+    let outputs = by_key(&visible(&topics.target).await, "!");
+    let count: usize = outputs.values().map(Vec::len).sum();
+    assert_eq!(count as u64, written);
+    let in_order = |numbers: &Vec<u64>| numbers.is_sorted_by(|a, b| a < b);
+    assert!(outputs.values().all(in_order));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_redelivered_after_a_clean_drain() {
     let admin = Admin::new(Kafka::shared().bootstrap_servers()).unwrap();
@@ -220,12 +229,7 @@ async fn nothing_is_redelivered_after_a_clean_drain() {
         assert_eq!(passed, calls.load(Ordering::Relaxed));
     }
     assert_eq!(passed, written);
-    let outputs = by_key(&visible(&topics.target).await, "!");
-    assert_eq!(
-        outputs.values().map(Vec::len).sum::<usize>() as u64,
-        written
-    );
-    assert!(outputs.values().all(|numbers| numbers.is_sorted()));
+    assert_all_in_order(&topics, written).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,12 +240,7 @@ async fn workers_of_a_process_share_its_partitions() {
     let config = config(&topics, &[("ORCH_WORKERS", "3")]);
     let drained = run_to_the_end(&admin, &topics, config).await;
     assert_eq!(drained.counts.ok, written);
-    let outputs = by_key(&visible(&topics.target).await, "!");
-    assert_eq!(
-        outputs.values().map(Vec::len).sum::<usize>() as u64,
-        written
-    );
-    assert!(outputs.values().all(|numbers| numbers.is_sorted()));
+    assert_all_in_order(&topics, written).await;
 }
 
 /// A tenth of a second's records may come at once, and then so many a second.
