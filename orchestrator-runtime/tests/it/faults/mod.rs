@@ -10,6 +10,8 @@ mod inside;
 mod killed;
 mod load;
 mod members;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod records;
 mod scene;
 mod served;
