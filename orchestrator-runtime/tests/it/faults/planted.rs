@@ -2,6 +2,7 @@
 //! it must find nothing in the same program without them.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use orchestrator_testkit::orders::Orders;
 use orchestrator_testkit::process::{Process, Signal};
@@ -13,6 +14,8 @@ use super::scene::{LIMIT, Scene, shared};
 /// Not the name of a bug.
 const NONE: &str = "None";
 const ORDERS_EACH: u64 = 200;
+/// Far more than a program without a bug needs.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 fn start(scene: &Scene, bug: &str) -> Process {
     let program = scene.program_built_with(&["orchestrator-runtime/planted-bugs"]);
@@ -85,4 +88,38 @@ async fn the_last_offset_instead_of_the_next_is_found() {
         .unwrap_err();
     // The last of each partition was done again.
     assert!(found.contains("\"doubled\": 2"), "{found}");
+}
+
+/// The broker refuses an output that it would have taken a moment ago; what comes after must still be done.
+async fn judged_after_a_refusal(bug: &str) -> Result<(), String> {
+    let scene = Scene::new(shared(), 1, 1)
+        .await
+        .with("ORCH_KAFKA_PRODUCER_COMPRESSION_TYPE", "none");
+    let app = start(&scene, bug);
+    let mut inputs = write(&scene, 0).await;
+    wait_until_done(&scene, &inputs).await;
+    let limit = [("max.message.bytes", "1000")];
+    let limited = scene.admin.configure_topic(&scene.target, &limit);
+    limited.await.unwrap();
+    let too_large = Orders::new(3).bytes(2_000).order(ORDERS_EACH);
+    let too_large = vec![(too_large.into_record(), Fate::DeadLetter)];
+    inputs.extend(scene.write(0, too_large).await);
+    inputs.extend(write(&scene, ORDERS_EACH + 1).await);
+    let all_done = wait::until("all is passed", PATIENCE, async || {
+        scene.judge(&inputs).await.is_ok()
+    });
+    // It tells why not better than the wait does.
+    let judged = match all_done.await {
+        Ok(()) => Ok(()),
+        Err(_) => scene.judge(&inputs).await,
+    };
+    app.kill().await.unwrap();
+    judged
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_that_is_kept_after_a_refusal_is_found() {
+    judged_after_a_refusal(NONE).await.unwrap();
+    let found = judged_after_a_refusal("ProducerKept").await.unwrap_err();
+    assert!(found.contains("missing"), "{found}");
 }
