@@ -6,7 +6,6 @@
 
 use orchestrator_testkit::kafka::{Kafka, KafkaOptions};
 use orchestrator_testkit::process::{Process, Signal};
-use orchestrator_testkit::reader::Isolation;
 
 use super::scene::{LIMIT, Scene, impatient};
 use super::served::wait_until_all_work;
@@ -51,6 +50,7 @@ async fn a_broker_that_dies_with_transactions_open_ends_nobody() {
     let (one, other) = (scene.start("one"), scene.start("other"));
     let apps = [&one, &other];
     for _ in 0..KILLS {
+        // What is open outlives the broker: it is committed or aborted when that is back.
         wait_until_all_work(&apps, 200).await;
         scene.freeze_in_transaction(&apps).await;
         do_and_wait_until_noticed(&apps, || {
@@ -65,13 +65,6 @@ async fn a_broker_that_dies_with_transactions_open_ends_nobody() {
     }
     let inputs = load.stop().await;
     scene.finish(&inputs, &apps).await;
-    let written = scene.read(&scene.target, Isolation::Uncommitted).await;
-    let visible = scene.read(&scene.target, Isolation::Committed).await;
-    assert!(
-        written.len() >= visible.len() + KILLS,
-        "the broker died {KILLS} times with a transaction open, but only {} outputs were aborted",
-        written.len() - visible.len(),
-    );
 }
 
 /// By SIGTERM, as for an upgrade, whatever is under way: a transaction that is committed just then may have an unknown
