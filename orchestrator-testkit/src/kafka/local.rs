@@ -203,6 +203,8 @@ fn jvm_flags(options: &KafkaOptions) -> Vec<String> {
         "-Dorg.slf4j.simpleLogger.showDateTime=true".to_owned(),
         "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS".to_owned(),
     ];
+    let levels = options.log_levels.iter();
+    flags.extend(levels.map(|(of, level)| format!("-Dorg.slf4j.simpleLogger.log.{of}={level}")));
     if !options.full_jit {
         flags.extend(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"].map(str::to_owned));
     }

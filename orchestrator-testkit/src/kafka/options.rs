@@ -30,6 +30,7 @@ pub(super) enum Ways {
 pub struct KafkaOptions {
     pub(super) ways: Ways,
     pub(super) properties: Vec<(String, String)>,
+    pub(super) log_levels: Vec<(String, String)>,
     pub(super) heap: String,
     pub(super) full_jit: bool,
     pub(super) start_deadline: Duration,
@@ -47,6 +48,7 @@ impl KafkaOptions {
         Self {
             ways: Ways::Any,
             properties: Vec::new(),
+            log_levels: Vec::new(),
             heap: "1G".to_owned(),
             full_jit: false,
             start_deadline: Duration::from_secs(60),
@@ -74,6 +76,13 @@ impl KafkaOptions {
     #[must_use]
     pub fn property(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.properties.push((key.into(), value.into()));
+        self
+    }
+
+    /// Sets the level of one of a local broker's loggers, by default `warn`: what it says is in `broker.log`.
+    #[must_use]
+    pub fn log_level(mut self, logger: impl Into<String>, level: impl Into<String>) -> Self {
+        self.log_levels.push((logger.into(), level.into()));
         self
     }
 

@@ -35,10 +35,26 @@ impl Drop for Load {
 }
 
 impl Load {
-    /// Starts writing. No two loads have an order in common: each topic has order numbers of its own.
+    /// Starts writing, with some poison, to where each key belongs.
     pub(crate) fn start(bootstrap: &str, topic: &str, per_second: u32) -> Self {
+        Self::start_with(bootstrap, topic, per_second, POISON, None)
+    }
+
+    /// Starts writing without poison, to these partitions in turn.
+    pub(crate) fn start_sound(bootstrap: &str, topic: &str, per_second: u32, to: Vec<i32>) -> Self {
+        Self::start_with(bootstrap, topic, per_second, 0.0, Some(to))
+    }
+
+    /// No two loads have an order in common: each has order numbers of its own.
+    fn start_with(
+        bootstrap: &str,
+        topic: &str,
+        per_second: u32,
+        poison: f64,
+        to: Option<Vec<i32>>,
+    ) -> Self {
         let first = u64::from(fastrand::u32(..)) * NUMBERS_EACH;
-        let orders = Orders::new(first).poison(POISON);
+        let orders = Orders::new(first).poison(poison);
         let stop = Arc::new(AtomicBool::new(false));
         let (began, stopped) = (Instant::now(), stop.clone());
         let paced = (0_u32..).map_while(move |n| {
@@ -48,7 +64,11 @@ impl Load {
                 std::thread::sleep(wait);
             }
             let going_on = !stopped.load(Ordering::Relaxed);
-            going_on.then(|| orders.order(first + u64::from(n)).into_record())
+            let order = || orders.order(first + u64::from(n)).into_record();
+            going_on.then(|| match &to {
+                Some(to) => order().partition(to[n as usize % to.len()]),
+                None => order(),
+            })
         });
         let (bootstrap, name) = (bootstrap.to_owned(), topic.to_owned());
         let writing = tokio::spawn(async move { write(&bootstrap, &name, paced).await.unwrap() });

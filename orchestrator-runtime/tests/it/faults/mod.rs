@@ -5,10 +5,13 @@
 
 mod broker;
 mod exact;
+mod held;
 mod inside;
 mod killed;
 mod load;
 mod members;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod records;
 mod scene;
 mod served;

@@ -19,6 +19,9 @@ use super::load::Load;
 /// For whatever should take seconds at the most.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
+/// So often a transaction must be seen as open.
+const LOOKS: usize = 5;
+
 /// Sessions of two seconds and time-outs that are enforced at once, so that a test sees many faults in little time.
 /// What waits for what stays the same.
 pub(crate) fn impatient() -> KafkaOptions {
@@ -185,11 +188,14 @@ impl Scene {
         };
         let frozen = wait::until("a transaction is open", LIMIT, async || {
             all(Signal::Stop);
-            if self.has_open_transaction().await && self.has_open_transaction().await {
-                return true;
+            // One that is being completed is seen as open for a moment.
+            for _ in 0..LOOKS {
+                if !self.has_open_transaction().await {
+                    all(Signal::Cont);
+                    return false;
+                }
             }
-            all(Signal::Cont);
-            false
+            true
         });
         frozen.await.unwrap();
     }

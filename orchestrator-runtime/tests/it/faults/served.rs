@@ -1,10 +1,12 @@
 //! What a process says of itself over HTTP, asked by bare sockets. Only to see which of several processes is at work:
 //! whether the work was right is never asked here.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use orchestrator_testkit::process::Process;
 use orchestrator_testkit::wait;
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -42,6 +44,18 @@ pub(crate) async fn passed(process: &Process) -> u64 {
         .filter(|line| line.starts_with("orch_records_ok_total{"));
     let values = counters.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap());
     values.sum()
+}
+
+/// The partitions that a process says it holds: at which offset, and why.
+pub(crate) async fn held(process: &Process) -> BTreeMap<i64, (i64, String)> {
+    let health: Value = serde_json::from_str(&get(process, "/health").await).unwrap();
+    let held = &health["components"]["partitions"]["details"]["held"];
+    let held = held.as_array().unwrap().iter().map(|held| {
+        let number = |name: &str| held[name].as_i64().unwrap();
+        let reason = held["reason"].as_str().unwrap().to_owned();
+        (number("partition"), (number("offset"), reason))
+    });
+    held.collect()
 }
 
 /// Waits until each of these has passed so many more records, from a moment on when all of them run.
