@@ -5,6 +5,7 @@
 
 mod broker;
 mod exact;
+mod frozen;
 mod held;
 mod inside;
 mod killed;

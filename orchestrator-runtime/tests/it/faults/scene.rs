@@ -19,9 +19,6 @@ use super::load::Load;
 /// For whatever should take seconds at the most.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// So often a transaction must be seen as open.
-const LOOKS: usize = 5;
-
 /// Sessions of two seconds and time-outs that are enforced at once, so that a test sees many faults in little time.
 /// What waits for what stays the same.
 pub(crate) fn impatient() -> KafkaOptions {
@@ -169,35 +166,6 @@ impl Scene {
             fate,
         });
         inputs.collect()
-    }
-
-    /// Whether records of an open transaction lie in the target: in the log, and visible to nobody.
-    pub(crate) async fn has_open_transaction(&self) -> bool {
-        let written = self.admin.end_offsets(&self.target, Isolation::Uncommitted);
-        let written = written.await.unwrap();
-        let visible = self.admin.end_offsets(&self.target, Isolation::Committed);
-        visible.await.unwrap() != written
-    }
-
-    /// Stops working processes with SIGSTOP at a moment when one of them has a transaction open; they stay so.
-    pub(crate) async fn freeze_in_transaction(&self, processes: &[&Process]) {
-        let all = |signal| {
-            for process in processes {
-                process.signal(signal).unwrap();
-            }
-        };
-        let frozen = wait::until("a transaction is open", LIMIT, async || {
-            all(Signal::Stop);
-            // One that is being completed is seen as open for a moment.
-            for _ in 0..LOOKS {
-                if !self.has_open_transaction().await {
-                    all(Signal::Cont);
-                    return false;
-                }
-            }
-            true
-        });
-        frozen.await.unwrap();
     }
 
     /// Waits until the group has passed this many more records than now.
