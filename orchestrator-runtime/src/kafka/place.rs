@@ -1,9 +1,10 @@
 //! The place of a named member (`group.instance.id`) in a group of KIP-848, which outlasts the member: the broker keeps
-//! it for the session time-out (45 s by default) when a process is killed *and* when it leaves. Here it is given up for
-//! good. Called by the poll thread, between consumers; it blocks.
+//! it for the session time-out (45 s by default) when a process is killed *and* when it leaves. Here it is taken, to be
+//! given up for good or to be handed to another consumer. Called by the poll thread, between consumers; it blocks.
 //!
-//! What librdkafka (2.12) can say is only "I am away for a while" (epoch -2). But a member of the classic protocol may
-//! take the place of one with the same name, and when it unsubscribes it leaves for good: `docs/adr/0003-group-membership.md`.
+//! All that librdkafka (2.12) can say is "I am away for a while" (epoch -2). But a member of the classic protocol may
+//! take the place of one with the same name, whoever that is; when it unsubscribes it leaves for good, and a member in
+//! the protocol of KIP-848 may take its place in turn. See `docs/adr/0003-group-membership.md`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 
 use super::ffi;
@@ -29,7 +30,7 @@ pub(crate) enum PlaceError {
     /// Another process took it in the same moment.
     #[error("another process has the same name: {0}")]
     Twin(String),
-    #[error("the former place in the consumer group cannot be given up: {0}")]
+    #[error("the place in the consumer group cannot be taken: {0}")]
     Failed(String),
 }
 
@@ -44,27 +45,35 @@ pub(crate) fn is_consumer_protocol(config: &ClientConfig) -> bool {
     protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"))
 }
 
-/// Takes the place that the settings name, whoever has it, and leaves the group with it.
-pub(crate) fn give_up(
-    config: &ClientConfig,
-    topics: &[String],
-    patience: Duration,
-    stop: &StopSignal,
-) -> Result<(), PlaceError> {
-    let deadline = Instant::now() + patience;
-    let failed = |error: &dyn std::fmt::Display| PlaceError::Failed(error.to_string());
-    let context = Stand::default();
-    let consumer: BaseConsumer<Stand> =
-        BaseConsumer::from_config_and_context(&classic(config), context)
-            .map_err(|error| failed(&error))?;
-    subscribe(&consumer, topics).map_err(|error| failed(&error))?;
-    let in_place = |consumer: &BaseConsumer<Stand>| consumer.context().0.load(Ordering::Relaxed);
-    poll_until(&consumer, deadline, stop, in_place)?;
-    // Not by closing it: a named member of the classic protocol that is closed does not leave.
-    consumer.unsubscribe();
-    poll_until(&consumer, deadline, stop, |consumer| {
-        !ffi::is_member(consumer)
-    })
+/// Who stands in a place and does nothing.
+pub(crate) struct StandIn(BaseConsumer<Stand>);
+
+impl StandIn {
+    /// Takes the place that the settings name, whoever has it. When this is dropped the place stays, for whoever comes
+    /// under that name.
+    pub(crate) fn take(
+        config: &ClientConfig,
+        topics: &[String],
+        deadline: Instant,
+        stop: &StopSignal,
+    ) -> Result<Self, PlaceError> {
+        let failed = |error: KafkaError| PlaceError::Failed(error.to_string());
+        let consumer = BaseConsumer::from_config_and_context(&classic(config), Stand::default())
+            .map_err(failed)?;
+        subscribe(&consumer, topics).map_err(failed)?;
+        let stands = |consumer: &BaseConsumer<Stand>| consumer.context().0.load(Ordering::Relaxed);
+        poll_until(&consumer, deadline, stop, stands)?;
+        Ok(Self(consumer))
+    }
+
+    /// Leaves the group, which forgets the place.
+    pub(crate) fn leave(self, deadline: Instant, stop: &StopSignal) -> Result<(), PlaceError> {
+        // Not by closing it: a named member of the classic protocol that is closed does not leave.
+        self.0.unsubscribe();
+        poll_until(&self.0, deadline, stop, |consumer| {
+            !ffi::is_member(consumer)
+        })
+    }
 }
 
 fn poll_until(
@@ -120,9 +129,9 @@ impl ConsumerContext for Stand {
         let assign = what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         let followed = match (assign, consumer.rebalance_protocol()) {
             (true, RebalanceProtocol::Cooperative) => consumer
-                .pause(list)
-                .and_then(|()| consumer.incremental_assign(list)),
-            (true, _) => consumer.pause(list).and_then(|()| consumer.assign(list)),
+                .incremental_assign(list)
+                .and_then(|()| consumer.pause(list)),
+            (true, _) => consumer.assign(list).and_then(|()| consumer.pause(list)),
             (false, RebalanceProtocol::Cooperative) => consumer.incremental_unassign(list),
             (false, _) => consumer.unassign(),
         };

@@ -2,19 +2,19 @@
 //! place of a killed process that had our name. Run by the session; it ends when the group has been left.
 
 use std::sync::mpsc::RecvTimeoutError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orchestrator_core::ports::SessionFailure;
 
 use super::member::{Blueprint, Member};
-use super::place::{self, PlaceError};
+use super::place::{self, PlaceError, StandIn};
 use super::poll::{Command, End, Poller, Polling};
 use super::stop::StopSignal;
 
-/// How long a place may take to be given up.
+/// How long a place may take to be taken, and to be given up.
 const PLACE_PATIENCE: Duration = Duration::from_secs(4);
 /// So often a place is taken back. Who has it again each time lives.
-const MAX_TAKEN_BACK: usize = 3;
+const MAX_TAKEN_BACK: usize = 5;
 
 /// What the poll thread works with.
 pub(crate) struct PollThread {
@@ -28,53 +28,62 @@ impl PollThread {
     /// Polls until told to leave, and leaves.
     pub(crate) fn run(self, mut member: Member) {
         for taken_back in 0.. {
-            match Poller::new(member, &self.polling).run() {
+            let why = match Poller::new(member, &self.polling).run() {
                 End::Left { had_a_place } => return self.left(had_a_place),
-                End::PlaceTaken(text) => match self.take_back(text, taken_back) {
-                    Ok(next) => member = next,
-                    Err(failure) => {
-                        tracing::error!(?failure, "the consumer group cannot be joined");
-                        self.blueprint.context.fail(failure);
-                        return self.wait_until_told_to_leave();
-                    }
-                },
+                End::PlaceTaken(why) => why,
+            };
+            match self.take_back(why, taken_back) {
+                Ok(next) => member = next,
+                Err(failure) => {
+                    tracing::error!(?failure, "the consumer group cannot be joined");
+                    self.blueprint.context.fail(failure);
+                    return self.wait_until_told_to_leave();
+                }
             }
         }
     }
 
     /// The group is left, but perhaps not for good.
     fn left(&self, had_a_place: bool) {
-        if !had_a_place
-            || !place::outlasts_its_member(&self.blueprint.config)
-            || self.abandoned.is_stopped()
-        {
+        let outlasts_us = place::outlasts_its_member(&self.blueprint.config);
+        if !had_a_place || !outlasts_us || self.abandoned.is_stopped() {
             return;
         }
-        if let Err(error) = self.give_up_the_place() {
+        let deadline = Instant::now() + PLACE_PATIENCE;
+        let given_up = self
+            .stand_in(deadline)
+            .and_then(|stand_in| stand_in.leave(deadline, &self.abandoned));
+        if let Err(error) = given_up {
             tracing::warn!(%error, "our partitions wait for the session time-out of the group");
         }
     }
 
-    fn take_back(&self, text: String, taken_back: usize) -> Result<Member, SessionFailure> {
+    /// A consumer in the place that another had.
+    fn take_back(&self, why: String, taken_back: usize) -> Result<Member, SessionFailure> {
         if taken_back == MAX_TAKEN_BACK {
-            return Err(SessionFailure::Fenced(text));
+            return Err(SessionFailure::Fenced(why));
         }
-        tracing::info!(
-            "the group keeps the place of an earlier process of our name; taking it back"
-        );
-        self.give_up_the_place().map_err(|error| match error {
-            PlaceError::Twin(text) => SessionFailure::Fenced(text),
-            PlaceError::Failed(error) => SessionFailure::Broken(format!(
-                "{text}: {error}; the broker frees it after its group.consumer.session.timeout.ms"
-            )),
-        })?;
+        tracing::info!("the group keeps the place of an earlier process of our name: taking it");
+        let stand_in = match self.stand_in(Instant::now() + PLACE_PATIENCE) {
+            Ok(stand_in) => Some(stand_in),
+            // It lives, and asked for its place again. The younger of two twins is the one that is meant, as with the
+            // transactional id: try on.
+            Err(PlaceError::Twin(_)) => None,
+            Err(PlaceError::Failed(error)) => {
+                return Err(SessionFailure::Broken(format!(
+                    "{why}: {error}; the broker frees it after its group.consumer.session.timeout.ms"
+                )));
+            }
+        };
         let member = self.blueprint.create();
+        // After that: it takes a while to be closed, and nobody is to come in between.
+        drop(stand_in);
         member.map_err(|error| SessionFailure::Broken(error.to_string()))
     }
 
-    fn give_up_the_place(&self) -> Result<(), PlaceError> {
+    fn stand_in(&self, deadline: Instant) -> Result<StandIn, PlaceError> {
         let Blueprint { config, topics, .. } = &self.blueprint;
-        place::give_up(config, topics, PLACE_PATIENCE, &self.abandoned)
+        StandIn::take(config, topics, deadline, &self.abandoned)
     }
 
     fn wait_until_told_to_leave(&self) {
