@@ -46,6 +46,8 @@ pub struct Held<'a> {
 pub struct Lane {
     partition: SourcePartition,
     epoch: Epoch,
+    /// Moves with each rewind: what was given to the transformer before means other pieces.
+    life: u32,
     pieces: VecDeque<Piece>,
     /// The position up to which records were taken in.
     taken_in: i64,
@@ -75,6 +77,7 @@ impl Lane {
         Self {
             partition,
             epoch,
+            life: 0,
             pieces: VecDeque::new(),
             taken_in: position,
             given_out: position,
@@ -96,6 +99,11 @@ impl Lane {
         self.epoch
     }
 
+    /// Which of its lives this is: results of records taken in in an earlier one are void.
+    pub fn life(&self) -> u32 {
+        self.life
+    }
+
     /// The bytes it keeps.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -104,6 +112,11 @@ impl Lane {
     /// The position up to which records were taken in: where reading goes on after a pause.
     pub fn taken_in(&self) -> i64 {
         self.taken_in
+    }
+
+    /// The position up to which records were given out: where a rewind loses nothing.
+    pub fn given_out(&self) -> i64 {
+        self.given_out
     }
 
     /// Whether nothing is in it.
@@ -143,16 +156,24 @@ impl Lane {
             from,
             next,
             bytes,
-            state: State::Transforming,
+            state: State::Transforming(records.len()),
         });
         true
     }
 
-    /// The piece that begins at `from` is transformed.
+    /// The piece that begins at `from` is transformed. Unless there is one result a record it stays as it is: a
+    /// record without a result must never be passed.
     pub fn transformed(&mut self, from: i64, tried: impl IntoIterator<Item = Tried>) {
-        let Ok(at) = self.pieces.binary_search_by_key(&from, |piece| piece.from) else {
+        // One that only remembers a position may begin there too.
+        let at = self.pieces.partition_point(|piece| piece.next <= from);
+        let Some(Piece {
+            state: State::Transforming(records),
+            ..
+        }) = self.pieces.get(at).filter(|piece| piece.from == from)
+        else {
             return;
         };
+        let records = *records;
         let mut tried = tried.into_iter();
         let mut bytes = 0;
         let mut ready = Vec::with_capacity(tried.size_hint().0);
@@ -176,20 +197,28 @@ impl Lane {
             for tried in std::iter::once(Tried::Waiting(first)).chain(tried) {
                 let entry = match tried {
                     Tried::Done(done) => Entry::Done(done),
-                    Tried::Waiting(waiting) => {
-                        self.note_waiting(&waiting);
-                        Entry::Waiting(waiting)
-                    }
+                    Tried::Waiting(waiting) => Entry::Waiting(waiting),
                 };
                 bytes += size(&entry);
                 entries.push_back(entry);
             }
         }
-        self.known += match &state {
-            State::Transforming => 0,
+        let results = match &state {
+            State::Transforming(_) => 0,
             State::Ready(ready) => ready.len(),
             State::Mixed(entries) => entries.len(),
         };
+        if results != records {
+            return;
+        }
+        if let State::Mixed(entries) = &state {
+            for entry in entries {
+                if let Entry::Waiting(waiting) = entry {
+                    self.note_waiting(waiting);
+                }
+            }
+        }
+        self.known += results;
         self.transforming -= 1;
         let piece = &mut self.pieces[at];
         self.bytes = self.bytes - piece.bytes + bytes;
@@ -349,20 +378,31 @@ impl Lane {
 
     /// The first record was ready to be given out, and was judged anew.
     pub fn replace_first(&mut self, tried: Tried) {
-        let first = self.pieces.front_mut();
-        let Some(entries) = first.and_then(|piece| piece.state.entries()) else {
+        let Some(Piece { bytes, state, .. }) = self.pieces.front_mut() else {
             return;
         };
-        if let Some(entry) = entries.front_mut()
-            && matches!(entry, Entry::Done(_))
-        {
-            match tried {
-                Tried::Done(done) => *entry = Entry::Done(done),
-                Tried::Waiting(waiting) => {
-                    *entry = Entry::Waiting(waiting.clone());
-                    self.note_waiting(&waiting);
-                }
+        let Some(entry) = state.entries().and_then(VecDeque::front_mut) else {
+            return;
+        };
+        if !matches!(entry, Entry::Done(_)) {
+            return;
+        }
+        let size_before = size(entry);
+        let waiting = match tried {
+            Tried::Done(done) => {
+                *entry = Entry::Done(done);
+                None
             }
+            Tried::Waiting(waiting) => {
+                *entry = Entry::Waiting(waiting.clone());
+                Some(waiting)
+            }
+        };
+        let size_after = size(entry);
+        *bytes = *bytes - size_before + size_after;
+        self.bytes = self.bytes - size_before + size_after;
+        if let Some(waiting) = waiting {
+            self.note_waiting(&waiting);
         }
     }
 
@@ -396,6 +436,7 @@ impl Lane {
     pub fn rewind(&mut self, position: i64) {
         *self = Self {
             paused: self.paused,
+            life: self.life + 1,
             ..Self::new(self.partition.clone(), self.epoch, position)
         };
     }
@@ -404,7 +445,7 @@ impl Lane {
     pub fn compact(&mut self) {
         for piece in &mut self.pieces {
             match &mut piece.state {
-                State::Transforming => {}
+                State::Transforming(_) => {}
                 State::Ready(ready) => {
                     for done in ready {
                         done.record = done.record.detached();
@@ -437,6 +478,7 @@ impl Lane {
         };
         let kept = Self::new(self.partition.clone(), self.epoch, self.given_out);
         let before = std::mem::replace(self, kept);
+        self.life = before.life;
         self.stop = before.stop;
         self.narrow = before.narrow;
         self.paused = before.paused;

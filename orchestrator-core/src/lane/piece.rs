@@ -64,8 +64,8 @@ impl Entry {
 
 #[derive(Debug)]
 pub(super) enum State {
-    /// Its records are with the transformer.
-    Transforming,
+    /// So many records are with the transformer.
+    Transforming(usize),
     /// All of them are done: nearly all pieces are so, and go into a unit as they are.
     Ready(Vec<Done>),
     /// Some wait, or some were given out.
@@ -81,7 +81,7 @@ impl State {
         }
         match self {
             Self::Mixed(entries) => Some(entries),
-            Self::Transforming | Self::Ready(_) => None,
+            Self::Transforming(_) | Self::Ready(_) => None,
         }
     }
 }
