@@ -177,7 +177,7 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
                 Err(Failed::Unknown(error)) => {
                     tracing::warn!(%error, "the outcome of a transaction is unknown: asking the broker");
                     self.replace_because = Some("unknown_outcome");
-                    self.settle(unit, &open, fates)?;
+                    self.settle(&open, fates)?;
                     error
                 }
                 Err(Failed::Fenced(error)) => return Err(SessionFailure::Fenced(error)),
