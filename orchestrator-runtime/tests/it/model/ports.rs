@@ -435,7 +435,7 @@ impl TransactionalProducer for ModelProducer {
         true
     }
 
-    fn await_refresh(&mut self, membership: &Membership<u32>) {
+    fn await_refresh(&mut self, membership: &Membership<u32>, _taken: u64) {
         let generation = lock(&self.broker).generation;
         membership.refresh(Some(generation));
     }
@@ -494,7 +494,12 @@ impl Committer for ModelCommitter {
     }
 
     async fn topic_facts(&mut self, _topic: &Topic) -> Result<TopicFacts, String> {
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        let silent = lock(&self.broker).silent;
+        let takes = if silent { 10_000 } else { 2 };
+        tokio::time::sleep(Duration::from_millis(takes)).await;
+        if silent {
+            return Err("no answer".to_owned());
+        }
         let mut broker = lock(&self.broker);
         if broker.strikes(20, "a topic cannot be looked up") {
             return Err("no answer".to_owned());
