@@ -4,7 +4,7 @@
 mod piece;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::hold::HoldReason;
 use crate::ports::{Epoch, UnitSlice};
@@ -54,7 +54,7 @@ pub struct Lane {
     /// The position up to which records were given out.
     given_out: i64,
     bytes: usize,
-    /// Waiting records whose partition reads on behind them, by when they are due.
+    /// Waiting records that are tried whatever is before them, by when they are due.
     retries: BTreeSet<(Instant, i64)>,
     /// Waiting records that everything behind them waits for, by offset: only the first is ever tried.
     blocked: BTreeMap<i64, Instant>,
@@ -69,6 +69,10 @@ pub struct Lane {
     /// The most records given out at once, while a refused one is looked for.
     narrow: Option<usize>,
     paused: bool,
+    /// Since when nothing was given out though there is something, as far as anybody looked.
+    still: Option<Instant>,
+    /// Records that wait or are tried again under the skip brake.
+    braked: usize,
 }
 
 impl Lane {
@@ -91,6 +95,8 @@ impl Lane {
             stop: None,
             narrow: None,
             paused: false,
+            still: None,
+            braked: 0,
         }
     }
 
@@ -117,6 +123,29 @@ impl Lane {
     /// The position up to which records were given out: where a rewind loses nothing.
     pub fn given_out(&self) -> i64 {
         self.given_out
+    }
+
+    /// The bytes it keeps beside the record it waits for.
+    pub fn bytes_behind(&self) -> usize {
+        let first = match self.pieces.front().map(|piece| &piece.state) {
+            Some(State::Mixed(entries)) => entries.front().map_or(0, size),
+            _ => 0,
+        };
+        self.bytes - first
+    }
+
+    /// For how long nothing was given out though there is something.
+    pub fn still_for(&mut self, now: Instant) -> Duration {
+        if self.pieces.is_empty() {
+            self.still = None;
+            return Duration::ZERO;
+        }
+        now - *self.still.get_or_insert(now)
+    }
+
+    /// Whether it has been [still](Self::still_for) for `time` at `now`.
+    pub fn is_still(&self, now: Instant, time: Duration) -> bool {
+        self.still.is_some_and(|since| now - since >= time)
     }
 
     /// Whether nothing is in it.
@@ -260,7 +289,8 @@ impl Lane {
 
     fn note_waiting(&mut self, waiting: &Waiting) {
         let offset = waiting.record.offset();
-        if waiting.reason.reads_on() {
+        self.braked += usize::from(waiting.reason == HoldReason::SkipBrake);
+        if waiting.reason.tries_all() {
             self.retries.insert((waiting.due, offset));
         } else {
             self.blocked.insert(offset, waiting.due);
@@ -275,7 +305,8 @@ impl Lane {
         let Entry::Trying(before) = entry else {
             return;
         };
-        let was_blocked = !before.reason.reads_on();
+        let was_blocked = !before.reason.tries_all();
+        let was_braked = before.reason == HoldReason::SkipBrake;
         let size_before = size(entry);
         *entry = match &tried {
             Tried::Done(done) => Entry::Done(done.clone()),
@@ -285,6 +316,7 @@ impl Lane {
         *bytes = *bytes - size_before + size_after;
         self.bytes = self.bytes - size_before + size_after;
         self.trying -= 1;
+        self.braked -= usize::from(was_braked);
         if was_blocked {
             self.trying_blocked = false;
         }
@@ -327,6 +359,7 @@ impl Lane {
         let next = entries.front().map_or(piece.next, Entry::offset);
         let from = std::mem::replace(&mut piece.from, next);
         let whole = entries.is_empty();
+        self.still = None;
         piece.bytes -= bytes;
         self.bytes -= bytes;
         self.known -= done.len();
@@ -353,6 +386,7 @@ impl Lane {
         self.bytes -= piece.bytes;
         self.known -= done.len();
         self.given_out = piece.next;
+        self.still = None;
         Some(UnitSlice {
             partition: self.partition.clone(),
             epoch: self.epoch,
@@ -461,10 +495,11 @@ impl Lane {
         }
     }
 
-    /// Forgets everything behind the record it is held at, to be read again. Not while anything of it is with the
-    /// transformer, whose results would meet other records then.
+    /// Forgets everything behind the record it is held at, to be read again. While anything of it is with the
+    /// transformer, whose results would meet other records then, only what is behind that.
     pub fn shed(&mut self) {
         if self.transforming() {
+            self.shed_behind();
             return;
         }
         let entries = match self.pieces.front_mut() {
@@ -487,6 +522,36 @@ impl Lane {
             let next = first.record.offset() + 1;
             if self.take_in(from, next, std::slice::from_ref(&first.record)) {
                 self.transformed(from, [Tried::Waiting(first)]);
+            }
+        }
+    }
+
+    /// Forgets what is behind all that is with the transformer.
+    fn shed_behind(&mut self) {
+        while let Some(piece) = self.pieces.back() {
+            // One that may be narrowed down on, or is given out in parts, stays whole.
+            if self.pieces.len() == 1 || piece.state.is_tried() {
+                return;
+            }
+            let Some(piece) = self.pieces.pop_back() else {
+                return;
+            };
+            self.taken_in = piece.from;
+            self.bytes -= piece.bytes;
+            match piece.state {
+                State::Transforming(_) => {}
+                State::Ready(ready) => self.known -= ready.len(),
+                State::Mixed(entries) => {
+                    self.known -= entries.len();
+                    for entry in &entries {
+                        if let Entry::Waiting(waiting) = entry {
+                            let offset = waiting.record.offset();
+                            self.retries.remove(&(waiting.due, offset));
+                            self.blocked.remove(&offset);
+                            self.braked -= usize::from(waiting.reason == HoldReason::SkipBrake);
+                        }
+                    }
+                }
             }
         }
     }
@@ -537,7 +602,7 @@ impl Lane {
 
     /// Whether more of it may be read.
     pub fn reads_on(&self) -> bool {
-        self.stop.is_none() && self.blocked.is_empty() && !self.trying_blocked
+        self.stop.is_none() && self.blocked.is_empty() && !self.trying_blocked && self.braked == 0
     }
 }
 

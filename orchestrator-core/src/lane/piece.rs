@@ -73,6 +73,17 @@ pub(super) enum State {
 }
 
 impl State {
+    /// Whether any of it is with the transformer.
+    pub(super) fn is_tried(&self) -> bool {
+        match self {
+            Self::Transforming(_) => true,
+            Self::Ready(_) => false,
+            Self::Mixed(entries) => entries
+                .iter()
+                .any(|entry| matches!(entry, Entry::Trying(_))),
+        }
+    }
+
     /// The entries, if it is transformed.
     pub(super) fn entries(&mut self) -> Option<&mut VecDeque<Entry>> {
         if let Self::Ready(ready) = self {

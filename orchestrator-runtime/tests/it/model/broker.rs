@@ -30,6 +30,8 @@ pub(crate) struct Broker {
     pub(crate) faults_left: u32,
     /// A record was refused: the next transaction of this producer fails, good as its records may be.
     pub(crate) out_of_order: bool,
+    /// No question about a topic is answered.
+    pub(crate) silent: bool,
     /// Dead letters that the ledger was told of.
     pub(crate) recorded: BTreeSet<(SourcePartition, i64)>,
 }
@@ -65,6 +67,7 @@ impl Broker {
             log: Vec::new(),
             faults_left: 40,
             out_of_order: false,
+            silent: false,
             recorded: BTreeSet::new(),
         }
     }

@@ -3,6 +3,7 @@
 
 mod broker;
 mod ports;
+mod worker;
 
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
