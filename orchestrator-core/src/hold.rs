@@ -51,10 +51,10 @@ impl HoldReason {
         }
     }
 
-    /// Whether records behind the held one are still read and transformed (up to `ORCH_HELD_MAX_BYTES`), because
-    /// it is the one record that waits and not the partition's whole future.
-    pub fn reads_on(self) -> bool {
-        self == Self::RetryBackoff
+    /// Whether every record that waits for this is tried when it is due, and not only the first of its partition. The
+    /// skip brake is released by those that succeed, which need not be the first.
+    pub fn tries_all(self) -> bool {
+        matches!(self, Self::RetryBackoff | Self::SkipBrake)
     }
 }
 

@@ -4,7 +4,7 @@
 mod piece;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::hold::HoldReason;
 use crate::ports::{Epoch, UnitSlice};
@@ -46,13 +46,15 @@ pub struct Held<'a> {
 pub struct Lane {
     partition: SourcePartition,
     epoch: Epoch,
+    /// Moves with each rewind: what was given to the transformer before means other pieces.
+    life: u32,
     pieces: VecDeque<Piece>,
     /// The position up to which records were taken in.
     taken_in: i64,
     /// The position up to which records were given out.
     given_out: i64,
     bytes: usize,
-    /// Waiting records whose partition reads on behind them, by when they are due.
+    /// Waiting records that are tried whatever is before them, by when they are due.
     retries: BTreeSet<(Instant, i64)>,
     /// Waiting records that everything behind them waits for, by offset: only the first is ever tried.
     blocked: BTreeMap<i64, Instant>,
@@ -67,6 +69,10 @@ pub struct Lane {
     /// The most records given out at once, while a refused one is looked for.
     narrow: Option<usize>,
     paused: bool,
+    /// Since when nothing was given out though there is something, as far as anybody looked.
+    still: Option<Instant>,
+    /// Records that wait or are tried again under the skip brake.
+    braked: usize,
 }
 
 impl Lane {
@@ -75,6 +81,7 @@ impl Lane {
         Self {
             partition,
             epoch,
+            life: 0,
             pieces: VecDeque::new(),
             taken_in: position,
             given_out: position,
@@ -88,12 +95,19 @@ impl Lane {
             stop: None,
             narrow: None,
             paused: false,
+            still: None,
+            braked: 0,
         }
     }
 
     /// Its epoch.
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// Which of its lives this is: results of records taken in in an earlier one are void.
+    pub fn life(&self) -> u32 {
+        self.life
     }
 
     /// The bytes it keeps.
@@ -104,6 +118,34 @@ impl Lane {
     /// The position up to which records were taken in: where reading goes on after a pause.
     pub fn taken_in(&self) -> i64 {
         self.taken_in
+    }
+
+    /// The position up to which records were given out: where a rewind loses nothing.
+    pub fn given_out(&self) -> i64 {
+        self.given_out
+    }
+
+    /// The bytes it keeps beside the record it waits for.
+    pub fn bytes_behind(&self) -> usize {
+        let first = match self.pieces.front().map(|piece| &piece.state) {
+            Some(State::Mixed(entries)) => entries.front().map_or(0, size),
+            _ => 0,
+        };
+        self.bytes - first
+    }
+
+    /// For how long nothing was given out though there is something.
+    pub fn still_for(&mut self, now: Instant) -> Duration {
+        if self.pieces.is_empty() {
+            self.still = None;
+            return Duration::ZERO;
+        }
+        now - *self.still.get_or_insert(now)
+    }
+
+    /// Whether it has been [still](Self::still_for) for `time` at `now`.
+    pub fn is_still(&self, now: Instant, time: Duration) -> bool {
+        self.still.is_some_and(|since| now - since >= time)
     }
 
     /// Whether nothing is in it.
@@ -143,16 +185,24 @@ impl Lane {
             from,
             next,
             bytes,
-            state: State::Transforming,
+            state: State::Transforming(records.len()),
         });
         true
     }
 
-    /// The piece that begins at `from` is transformed.
+    /// The piece that begins at `from` is transformed. Unless there is one result a record it stays as it is: a
+    /// record without a result must never be passed.
     pub fn transformed(&mut self, from: i64, tried: impl IntoIterator<Item = Tried>) {
-        let Ok(at) = self.pieces.binary_search_by_key(&from, |piece| piece.from) else {
+        // One that only remembers a position may begin there too.
+        let at = self.pieces.partition_point(|piece| piece.next <= from);
+        let Some(Piece {
+            state: State::Transforming(records),
+            ..
+        }) = self.pieces.get(at).filter(|piece| piece.from == from)
+        else {
             return;
         };
+        let records = *records;
         let mut tried = tried.into_iter();
         let mut bytes = 0;
         let mut ready = Vec::with_capacity(tried.size_hint().0);
@@ -176,20 +226,28 @@ impl Lane {
             for tried in std::iter::once(Tried::Waiting(first)).chain(tried) {
                 let entry = match tried {
                     Tried::Done(done) => Entry::Done(done),
-                    Tried::Waiting(waiting) => {
-                        self.note_waiting(&waiting);
-                        Entry::Waiting(waiting)
-                    }
+                    Tried::Waiting(waiting) => Entry::Waiting(waiting),
                 };
                 bytes += size(&entry);
                 entries.push_back(entry);
             }
         }
-        self.known += match &state {
-            State::Transforming => 0,
+        let results = match &state {
+            State::Transforming(_) => 0,
             State::Ready(ready) => ready.len(),
             State::Mixed(entries) => entries.len(),
         };
+        if results != records {
+            return;
+        }
+        if let State::Mixed(entries) = &state {
+            for entry in entries {
+                if let Entry::Waiting(waiting) = entry {
+                    self.note_waiting(waiting);
+                }
+            }
+        }
+        self.known += results;
         self.transforming -= 1;
         let piece = &mut self.pieces[at];
         self.bytes = self.bytes - piece.bytes + bytes;
@@ -231,7 +289,8 @@ impl Lane {
 
     fn note_waiting(&mut self, waiting: &Waiting) {
         let offset = waiting.record.offset();
-        if waiting.reason.reads_on() {
+        self.braked += usize::from(waiting.reason == HoldReason::SkipBrake);
+        if waiting.reason.tries_all() {
             self.retries.insert((waiting.due, offset));
         } else {
             self.blocked.insert(offset, waiting.due);
@@ -246,7 +305,8 @@ impl Lane {
         let Entry::Trying(before) = entry else {
             return;
         };
-        let was_blocked = !before.reason.reads_on();
+        let was_blocked = !before.reason.tries_all();
+        let was_braked = before.reason == HoldReason::SkipBrake;
         let size_before = size(entry);
         *entry = match &tried {
             Tried::Done(done) => Entry::Done(done.clone()),
@@ -256,6 +316,7 @@ impl Lane {
         *bytes = *bytes - size_before + size_after;
         self.bytes = self.bytes - size_before + size_after;
         self.trying -= 1;
+        self.braked -= usize::from(was_braked);
         if was_blocked {
             self.trying_blocked = false;
         }
@@ -298,6 +359,7 @@ impl Lane {
         let next = entries.front().map_or(piece.next, Entry::offset);
         let from = std::mem::replace(&mut piece.from, next);
         let whole = entries.is_empty();
+        self.still = None;
         piece.bytes -= bytes;
         self.bytes -= bytes;
         self.known -= done.len();
@@ -324,6 +386,7 @@ impl Lane {
         self.bytes -= piece.bytes;
         self.known -= done.len();
         self.given_out = piece.next;
+        self.still = None;
         Some(UnitSlice {
             partition: self.partition.clone(),
             epoch: self.epoch,
@@ -349,20 +412,31 @@ impl Lane {
 
     /// The first record was ready to be given out, and was judged anew.
     pub fn replace_first(&mut self, tried: Tried) {
-        let first = self.pieces.front_mut();
-        let Some(entries) = first.and_then(|piece| piece.state.entries()) else {
+        let Some(Piece { bytes, state, .. }) = self.pieces.front_mut() else {
             return;
         };
-        if let Some(entry) = entries.front_mut()
-            && matches!(entry, Entry::Done(_))
-        {
-            match tried {
-                Tried::Done(done) => *entry = Entry::Done(done),
-                Tried::Waiting(waiting) => {
-                    *entry = Entry::Waiting(waiting.clone());
-                    self.note_waiting(&waiting);
-                }
+        let Some(entry) = state.entries().and_then(VecDeque::front_mut) else {
+            return;
+        };
+        if !matches!(entry, Entry::Done(_)) {
+            return;
+        }
+        let size_before = size(entry);
+        let waiting = match tried {
+            Tried::Done(done) => {
+                *entry = Entry::Done(done);
+                None
             }
+            Tried::Waiting(waiting) => {
+                *entry = Entry::Waiting(waiting.clone());
+                Some(waiting)
+            }
+        };
+        let size_after = size(entry);
+        *bytes = *bytes - size_before + size_after;
+        self.bytes = self.bytes - size_before + size_after;
+        if let Some(waiting) = waiting {
+            self.note_waiting(&waiting);
         }
     }
 
@@ -396,6 +470,7 @@ impl Lane {
     pub fn rewind(&mut self, position: i64) {
         *self = Self {
             paused: self.paused,
+            life: self.life + 1,
             ..Self::new(self.partition.clone(), self.epoch, position)
         };
     }
@@ -404,7 +479,7 @@ impl Lane {
     pub fn compact(&mut self) {
         for piece in &mut self.pieces {
             match &mut piece.state {
-                State::Transforming => {}
+                State::Transforming(_) => {}
                 State::Ready(ready) => {
                     for done in ready {
                         done.record = done.record.detached();
@@ -420,10 +495,11 @@ impl Lane {
         }
     }
 
-    /// Forgets everything behind the record it is held at, to be read again. Not while anything of it is with the
-    /// transformer, whose results would meet other records then.
+    /// Forgets everything behind the record it is held at, to be read again. While anything of it is with the
+    /// transformer, whose results would meet other records then, only what is behind that.
     pub fn shed(&mut self) {
         if self.transforming() {
+            self.shed_behind();
             return;
         }
         let entries = match self.pieces.front_mut() {
@@ -437,6 +513,7 @@ impl Lane {
         };
         let kept = Self::new(self.partition.clone(), self.epoch, self.given_out);
         let before = std::mem::replace(self, kept);
+        self.life = before.life;
         self.stop = before.stop;
         self.narrow = before.narrow;
         self.paused = before.paused;
@@ -445,6 +522,36 @@ impl Lane {
             let next = first.record.offset() + 1;
             if self.take_in(from, next, std::slice::from_ref(&first.record)) {
                 self.transformed(from, [Tried::Waiting(first)]);
+            }
+        }
+    }
+
+    /// Forgets what is behind all that is with the transformer.
+    fn shed_behind(&mut self) {
+        while let Some(piece) = self.pieces.back() {
+            // One that may be narrowed down on, or is given out in parts, stays whole.
+            if self.pieces.len() == 1 || piece.state.is_tried() {
+                return;
+            }
+            let Some(piece) = self.pieces.pop_back() else {
+                return;
+            };
+            self.taken_in = piece.from;
+            self.bytes -= piece.bytes;
+            match piece.state {
+                State::Transforming(_) => {}
+                State::Ready(ready) => self.known -= ready.len(),
+                State::Mixed(entries) => {
+                    self.known -= entries.len();
+                    for entry in &entries {
+                        if let Entry::Waiting(waiting) = entry {
+                            let offset = waiting.record.offset();
+                            self.retries.remove(&(waiting.due, offset));
+                            self.blocked.remove(&offset);
+                            self.braked -= usize::from(waiting.reason == HoldReason::SkipBrake);
+                        }
+                    }
+                }
             }
         }
     }
@@ -495,7 +602,7 @@ impl Lane {
 
     /// Whether more of it may be read.
     pub fn reads_on(&self) -> bool {
-        self.stop.is_none() && self.blocked.is_empty() && !self.trying_blocked
+        self.stop.is_none() && self.blocked.is_empty() && !self.trying_blocked && self.braked == 0
     }
 }
 

@@ -64,8 +64,8 @@ impl Entry {
 
 #[derive(Debug)]
 pub(super) enum State {
-    /// Its records are with the transformer.
-    Transforming,
+    /// So many records are with the transformer.
+    Transforming(usize),
     /// All of them are done: nearly all pieces are so, and go into a unit as they are.
     Ready(Vec<Done>),
     /// Some wait, or some were given out.
@@ -73,6 +73,17 @@ pub(super) enum State {
 }
 
 impl State {
+    /// Whether any of it is with the transformer.
+    pub(super) fn is_tried(&self) -> bool {
+        match self {
+            Self::Transforming(_) => true,
+            Self::Ready(_) => false,
+            Self::Mixed(entries) => entries
+                .iter()
+                .any(|entry| matches!(entry, Entry::Trying(_))),
+        }
+    }
+
     /// The entries, if it is transformed.
     pub(super) fn entries(&mut self) -> Option<&mut VecDeque<Entry>> {
         if let Self::Ready(ready) = self {
@@ -81,7 +92,7 @@ impl State {
         }
         match self {
             Self::Mixed(entries) => Some(entries),
-            Self::Transforming | Self::Ready(_) => None,
+            Self::Transforming(_) | Self::Ready(_) => None,
         }
     }
 }

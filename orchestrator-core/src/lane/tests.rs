@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::TransformError;
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureRecord};
 use crate::output::Outputs;
-use crate::ports::{Done, Fate};
+use crate::ports::{Done, FailedFate, Fate};
 
 fn record(offset: i64) -> Record {
     Record::builder("t", 0, offset).value("v").build()
@@ -145,6 +145,88 @@ fn a_stop_holds_everything_until_it_is_due() {
     assert!(lane.end_stop(now).is_none());
     assert!(lane.end_stop(now + Duration::from_secs(1)).is_some());
     assert!(lane.take_ready(9, 9999).is_some());
+}
+
+#[test]
+fn a_record_judged_anew_weighs_what_it_is_now() {
+    let heavy = Record::builder("t", 0, 0).value(vec![0; 1000]).build();
+    let failed = FailureRecord {
+        record: heavy.clone(),
+        target_topic: None,
+        failure: Failure::of(&TransformError::permanent("refused"), 1, 0),
+        dead_lettered: false,
+        fence: 0,
+    };
+    let small = Done {
+        record: heavy.clone(),
+        fate: Fate::Outputs(Outputs::none()),
+    };
+    let passed = Done {
+        record: heavy.clone(),
+        fate: Fate::Failed(Box::new(FailedFate {
+            failure: failed,
+            dead_letter: None,
+            recorded: false,
+        })),
+    };
+    let later = Instant::now() + Duration::from_secs(1);
+    for anew in [Tried::Done(passed), waiting(0, later, HoldReason::Poison)] {
+        let mut lane = Lane::new(SourcePartition::new("t", 0), Epoch(1), 0);
+        assert!(lane.take_in(0, 1, std::slice::from_ref(&heavy)));
+        lane.transformed(0, [Tried::Done(small.clone())]);
+        let slice = lane.take_ready(9, 9999).unwrap();
+        lane.put_back(slice);
+        lane.replace_first(anew);
+        assert_eq!(
+            lane.start_due(later).len(),
+            usize::from(lane.transforming())
+        );
+        lane.retried(0, done(0));
+        assert!(lane.take_ready(9, 9999).is_some());
+        assert_eq!((lane.bytes(), lane.tally()), (0, (0, 0)));
+    }
+}
+
+#[test]
+fn a_position_that_is_put_back_does_not_stand_in_for_the_records_after_it() {
+    for behind in 0..6 {
+        let mut lane = lane_of(7..9);
+        for offset in 9..9 + behind {
+            assert!(lane.take_in(offset, offset + 1, &[record(offset)]));
+        }
+        // A start that was to be remembered, and could not be committed.
+        lane.put_back(UnitSlice {
+            partition: SourcePartition::new("t", 0),
+            epoch: Epoch(1),
+            from: 7,
+            next: 7,
+            done: Vec::new(),
+        });
+        lane.transformed(7, (7..9).map(done));
+        let taken: Vec<_> = std::iter::from_fn(|| lane.take_ready(100, usize::MAX)).collect();
+        let spans: Vec<_> = taken
+            .iter()
+            .map(|s| (s.from, s.next, s.done.len()))
+            .collect();
+        assert_eq!(spans, [(7, 7, 0), (7, 9, 2)]);
+    }
+}
+
+#[test]
+fn results_that_are_not_one_a_record_are_not_taken() {
+    let mut lane = lane_of(0..3);
+    lane.transformed(0, [done(0)]);
+    assert!(lane.transforming());
+    assert!(lane.take_ready(100, usize::MAX).is_none());
+}
+
+#[test]
+fn a_rewound_lane_lives_anew() {
+    let mut lane = lane_of(0..3);
+    let before = lane.life();
+    lane.rewind(0);
+    assert_ne!(lane.life(), before);
+    assert!(!lane.transforming());
 }
 
 /// Drives a lane as a worker may, with whatever comes to its mind, and keeps what comes out.

@@ -26,6 +26,8 @@ pub struct Snapshot<M> {
     pub metadata: Option<Arc<M>>,
     /// The partitions that are ours and whose position is known.
     pub owned: BTreeMap<SourcePartition, Owned>,
+    /// How often metadata had been taken by then.
+    pub taken: u64,
 }
 
 /// The group membership of one worker.
@@ -146,6 +148,7 @@ impl<M> Membership<M> {
         Snapshot {
             metadata: state.metadata.clone(),
             owned,
+            taken: state.taken,
         }
     }
 
@@ -164,13 +167,14 @@ impl<M> Membership<M> {
         self.changed.notify_all();
     }
 
-    /// Asks the poll thread for fresh metadata and waits for it, but not beyond `patience`.
-    pub fn await_refresh(&self, patience: Duration) {
+    /// Asks the poll thread for fresher metadata than a snapshot's, given how often it had been
+    /// [taken](Snapshot::taken) by then, and waits for it, but not beyond `patience`. Returns at once if it has been
+    /// taken since: in a revoke callback, which waits for the transaction, nobody would take it again.
+    pub fn await_refresh(&self, taken: u64, patience: Duration) {
         let deadline = Instant::now() + patience;
         let mut state = self.lock();
-        let before = state.taken;
-        state.refresh_wanted = true;
-        while state.taken == before {
+        state.refresh_wanted |= state.taken == taken;
+        while state.taken == taken {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
@@ -261,6 +265,20 @@ mod tests {
         membership.leave();
         assert!(revoke.join().unwrap());
         assert!(membership.owned().is_empty());
+    }
+
+    #[test]
+    fn metadata_taken_since_the_snapshot_is_not_waited_for() {
+        let membership = two_owned();
+        let snapshot = membership.enter([partition(0)].into(), false);
+        // The entry to a revoke callback, which then waits for the transaction.
+        membership.refresh(Some(2));
+        membership.await_refresh(snapshot.taken, Duration::from_secs(3600));
+        assert!(!membership.refresh_wanted());
+        let snapshot = membership.enter([partition(0)].into(), true);
+        assert_eq!(snapshot.metadata.as_deref(), Some(&2));
+        membership.await_refresh(snapshot.taken, Duration::ZERO);
+        assert!(membership.refresh_wanted());
     }
 
     #[test]

@@ -48,7 +48,8 @@ pub enum RunError {
     /// The ledger could not be started, for a reason that no waiting would change.
     #[error("the failure ledger cannot be started: {0}")]
     Ledger(String),
-    /// A worker panicked: a bug of the runtime.
+    /// A worker panicked, which is a bug of the runtime, or failed while it was drained, so that what it had under way
+    /// is left.
     #[error("a worker ended unexpectedly: {error}")]
     Worker {
         /// What was said.

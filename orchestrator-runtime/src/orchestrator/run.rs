@@ -45,7 +45,7 @@ struct Running<T> {
 enum Ended {
     Poison(String),
     Fenced(String),
-    Panicked(String),
+    Failed(String),
 }
 
 impl<T: Transformer> Orchestrator<T> {
@@ -148,7 +148,7 @@ impl<T: Transformer> Running<T> {
                         let why = panic.to_string();
                         self.health.worker(*number).state(WorkerState::Died { why });
                     }
-                    Some(Ended::Panicked(panic.to_string()))
+                    Some(Ended::Failed(panic.to_string()))
                 }
             };
             if ended.is_some() {
@@ -160,7 +160,7 @@ impl<T: Transformer> Running<T> {
             None => Ok(drained),
             Some(Ended::Poison(record)) => Err(RunError::StoppedOnPoison { record, drained }),
             Some(Ended::Fenced(error)) => Err(RunError::Fenced { error, drained }),
-            Some(Ended::Panicked(error)) => Err(RunError::Worker { error, drained }),
+            Some(Ended::Failed(error)) => Err(RunError::Worker { error, drained }),
         }
     }
 
@@ -200,6 +200,12 @@ impl<T: Transformer> Running<T> {
                         return (drained, Some(Ended::Fenced(error.clone())));
                     }
                 }
+            }
+            if self.drain.is_cancelled() {
+                // What it had under way is not committed, so this is no clean drain.
+                let why = format!("failed while it was drained: {failure:?}");
+                health.state(WorkerState::Died { why: why.clone() });
+                return (drained, Some(Ended::Failed(why)));
             }
             if began.elapsed() >= FORGIVEN_AFTER {
                 failures = 0;

@@ -132,8 +132,9 @@ where
             }
             match &received {
                 Ok(()) => {
+                    let (partition, life) = (slice.partition.clone(), lane.life());
                     self.stage
-                        .start(slice.partition.clone(), slice.epoch, from, records, None);
+                        .start(partition, (slice.epoch, life), from, records, None);
                 }
                 Err(error) => {
                     let error = TransformError::infrastructure(error.message.clone());

@@ -73,8 +73,12 @@ pub struct Worker<S, C, T, O = ()> {
     told: Option<Instant>,
     /// Whether as much waits behind held records as may be kept.
     crowded: bool,
+    /// The bytes of partitions that flow.
+    flowing: usize,
     counts: Counts,
     failed: Option<SessionFailure>,
+    /// When a drain that has begun must be over.
+    deadline: Option<Instant>,
 }
 
 impl<S, C, T, O> Worker<S, C, T, O>
@@ -108,50 +112,32 @@ where
             last_submit: None,
             told: None,
             crowded: false,
+            flowing: 0,
             counts: Counts::default(),
             failed: None,
+            deadline: None,
         }
     }
 
     /// Runs until `drain` is cancelled, a poison record stops it, or a port fails. What was committed stays; what
     /// was held is left at once.
     pub async fn run(mut self, drain: CancellationToken) -> WorkerReport {
-        let mut deadline = None;
-        let end = loop {
-            let draining = drain.is_cancelled() || self.judge.stop.is_some();
-            if draining && deadline.is_none() {
-                deadline = Some(Instant::now() + self.settings.drain_timeout);
-            }
-            self.tell();
-            if !draining {
-                self.start_due();
-            }
-            self.collect_ready().await;
-            self.submit();
-            if let Some(failure) = self.failed.take() {
-                break End::Failed(failure);
-            }
-            if draining && self.is_idle() {
-                break self
-                    .judge
-                    .stop
-                    .take()
-                    .map_or(End::Drained, End::StoppedOnPoison);
-            }
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                break End::DrainTimedOut;
-            }
-            let wake = self.wake_at(deadline);
-            let want_records = !draining && self.has_room();
-            let under_way = self.under_way.is_some();
-            tokio::select! {
-                biased;
-                () = drain.cancelled(), if !draining => {}
-                report = self.committer.report(), if under_way => self.reported(report).await,
-                done = self.stage.done(), if self.stage.is_busy() => self.transformed(done).await,
-                intake = self.session.next(want_records) => self.taken(intake, draining).await,
-                () = tokio::time::sleep_until(wake) => {}
-            }
+        // Cancelled with `drain`, and by a record that stops the run.
+        let ending = drain.child_token();
+        let timeout = self.settings.drain_timeout;
+        let timed_out = async {
+            ending.cancelled().await;
+            tokio::time::sleep(timeout).await;
+        };
+        // Whatever a turn waits for, be it a database or a broker that does not answer, a drain waits no longer.
+        let end = tokio::select! {
+            biased;
+            end = self.turns(&ending) => end,
+            () = timed_out => End::DrainTimedOut,
+        };
+        let end = match (end, self.judge.stop.take()) {
+            (End::Drained | End::DrainTimedOut, Some(poison)) => End::StoppedOnPoison(poison),
+            (end, _) => end,
         };
         let report = WorkerReport {
             end,
@@ -163,7 +149,7 @@ where
                 .count(),
         };
         // A worker that failed is started anew, and the ledger's background goes on meanwhile.
-        if let Some(deadline) = deadline
+        if let Some(deadline) = self.deadline
             && tokio::time::timeout_at(deadline, self.tracker.flush())
                 .await
                 .is_err()
@@ -176,6 +162,42 @@ where
         report
     }
 
+    /// Turn after turn: what is ready is handed over, then whatever comes next is waited for.
+    async fn turns(&mut self, ending: &CancellationToken) -> End {
+        loop {
+            if self.judge.stop.is_some() {
+                ending.cancel();
+            }
+            let draining = ending.is_cancelled();
+            if draining && self.deadline.is_none() {
+                self.deadline = Some(Instant::now() + self.settings.drain_timeout);
+            }
+            self.tell();
+            if !draining {
+                self.start_due();
+            }
+            self.collect_ready().await;
+            self.submit();
+            if let Some(failure) = self.failed.take() {
+                return End::Failed(failure);
+            }
+            if draining && self.is_idle() {
+                return End::Drained;
+            }
+            let wake = self.wake_at(draining);
+            let want_records = !draining && self.has_room();
+            let under_way = self.under_way.is_some();
+            tokio::select! {
+                biased;
+                () = ending.cancelled(), if !draining => {}
+                report = self.committer.report(), if under_way => self.reported(report).await,
+                done = self.stage.done(), if self.stage.is_busy() => self.transformed(done).await,
+                intake = self.session.next(want_records) => self.taken(intake, draining).await,
+                () = tokio::time::sleep_until(wake) => {}
+            }
+        }
+    }
+
     /// Whether nothing is under way that could still be committed.
     fn is_idle(&self) -> bool {
         self.under_way.is_none()
@@ -183,10 +205,10 @@ where
             && !self.lanes.values().any(Lane::transforming)
     }
 
-    fn wake_at(&self, deadline: Option<Instant>) -> Instant {
+    fn wake_at(&self, draining: bool) -> Instant {
         let mut wake = Instant::now() + TELL_EVERY;
         // Nothing is tried again in a drain.
-        if deadline.is_none() {
+        if !draining {
             for due in self.lanes.values().filter_map(Lane::next_due) {
                 wake = wake.min(Instant::from_std(due));
             }
@@ -197,7 +219,7 @@ where
         {
             wake = wake.min(last + self.settings.commit_interval);
         }
-        deadline.map_or(wake, |deadline| wake.min(deadline))
+        wake
     }
 
     /// Tells from time to time what is held and what hangs.

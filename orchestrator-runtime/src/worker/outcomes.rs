@@ -1,7 +1,9 @@
 //! What comes out of the transformer, is tried again, or is refused by the broker after all. Part of the worker.
 
+use std::collections::BTreeSet;
+
 use orchestrator_core::ports::{Committer, Session, TopicFacts, UnitSlice};
-use orchestrator_core::{FailureClass, Stage, Topic, TransformError, Transformer};
+use orchestrator_core::{FailureClass, HoldReason, Stage, Topic, TransformError, Transformer};
 use tokio::time::Instant;
 
 use super::settings::WorkerObserver;
@@ -26,15 +28,15 @@ where
             due.extend(
                 lane.start_due(now)
                     .into_iter()
-                    .map(|waiting| (lane.epoch(), waiting)),
+                    .map(|waiting| ((lane.epoch(), lane.life()), waiting)),
             );
         }
-        for (epoch, waiting) in due {
+        for (life, waiting) in due {
             self.observer.retried();
             let record = waiting.record.clone();
             let (partition, offset) = (record.partition().clone(), record.offset());
             self.stage
-                .start(partition, epoch, offset, vec![record], Some(waiting));
+                .start(partition, life, offset, vec![record], Some(waiting));
         }
     }
 
@@ -48,20 +50,31 @@ where
 
     pub(super) async fn judge_job(&mut self, done: JobDone) {
         self.observer.transformed(done.took);
-        if self
+        let Some(lane) = self
             .lanes
-            .get(&done.partition)
-            .is_none_or(|lane| lane.epoch() != done.epoch)
-        {
+            .get_mut(&done.partition)
+            .filter(|lane| (lane.epoch(), lane.life()) == (done.epoch, done.life))
+        else {
             return;
-        }
+        };
+        let Some(results) = done.results else {
+            // Nothing is known of its records: they are read again.
+            let error = format!("the transform of {} broke down", done.partition);
+            tracing::error!(offset = done.from, "{error}; its records are read again");
+            lane.rewind(lane.given_out());
+            self.stop_lanes(
+                &BTreeSet::from([done.partition]),
+                HoldReason::Infrastructure,
+                &error,
+            );
+            return;
+        };
         let limits = self
             .judge
-            .limits(&mut self.committer, &self.settings, &done.results)
+            .limits(&mut self.committer, &self.settings, &results)
             .await;
         let (mut failing, mut transient) = (0, 0);
-        for error in done
-            .results
+        for error in results
             .iter()
             .filter_map(|(_, result)| result.as_ref().err())
         {
@@ -70,7 +83,7 @@ where
             self.observer.failed(error.class());
         }
         // Only a transient failure can meet the brake, and looking at all lanes has its price.
-        let others = done.results.len() - failing;
+        let others = results.len() - failing;
         let brake = transient > 0
             && judge::brake(
                 &self.settings.policy,
@@ -84,8 +97,7 @@ where
         let judge = &mut self.judge;
         let settings = &self.settings;
         let again = done.again.as_ref();
-        let tried = done
-            .results
+        let tried = results
             .into_iter()
             .map(|result| judge.judge(settings, &limits, brake, result, again));
         match again {

@@ -23,14 +23,8 @@ where
 {
     /// Whether more records fit: beside what waits behind held records, two units' worth is kept at the most.
     pub(super) fn has_room(&self) -> bool {
-        let flowing: usize = self
-            .lanes
-            .values()
-            .filter(|lane| lane.held().is_none())
-            .map(Lane::bytes)
-            .sum();
         !self.crowded
-            && self.pending.bytes + flowing < 2 * self.settings.max_bytes
+            && self.pending.bytes + self.flowing < 2 * self.settings.max_bytes
             && self.pending.records < self.settings.max_records
     }
 
@@ -38,27 +32,37 @@ where
     /// was fetched ahead, so a lane that waits for a moment only is let be; if such lanes become too large together,
     /// nothing is read for that moment.
     pub(super) fn balance(&mut self) {
-        let soon = (Instant::now() + SHORT_WAIT).into_std();
-        let (mut long, mut short) = (0, 0);
+        let now = Instant::now();
+        let soon = (now + SHORT_WAIT).into_std();
+        let now = now.into_std();
+        // A transformer that is slow with all keeps all waiting, and then there is just no room. One that hangs with
+        // some must not keep the others waiting: those count with the held ones.
+        let mut moves = false;
+        for lane in self.lanes.values_mut() {
+            let still = lane.still_for(now) >= SHORT_WAIT;
+            moves |= !still && lane.held().is_none();
+        }
+        let (mut flowing, mut long, mut short) = (0, 0, 0);
         for lane in self.lanes.values() {
-            match lane.held() {
-                None => {}
-                Some(held) if lane.paused() || held.due.is_none_or(|due| due > soon) => {
-                    long += lane.bytes();
-                }
-                Some(_) => short += lane.bytes(),
+            match waits(lane, soon, moves) {
+                Waits::Not => flowing += lane.bytes(),
+                Waits::Shortly => short += lane.bytes(),
+                // The one record it waits for is kept whatever comes.
+                Waits::Long => long += lane.bytes_behind(),
             }
         }
         let max = self.settings.held_max_bytes;
         if long > max / 2 {
             // Read again later: there is no telling for how long it would be kept.
-            let waits_long = |lane: &&mut Lane| lane.paused() && lane.held().is_some();
-            for lane in self.lanes.values_mut().filter(waits_long) {
-                long -= lane.bytes();
-                lane.shed();
-                long += lane.bytes();
+            for lane in self.lanes.values_mut() {
+                if lane.paused() && waits(lane, soon, moves) == Waits::Long {
+                    long -= lane.bytes_behind();
+                    lane.shed();
+                    long += lane.bytes_behind();
+                }
             }
         }
+        self.flowing = flowing;
         self.crowded = long + short > max;
         for (partition, lane) in &mut self.lanes {
             if lane
@@ -68,10 +72,10 @@ where
                 continue;
             }
             // Lanes that wait for long leave most of the room to those that do not.
-            let over = match lane.held() {
-                None => false,
-                Some(_) if lane.paused() => long > max / 8,
-                Some(held) => long > max / 4 && held.due.is_none_or(|due| due > soon),
+            let over = match waits(lane, soon, moves) {
+                Waits::Long if lane.paused() => long > max / 8,
+                Waits::Long => long > max / 4,
+                Waits::Not | Waits::Shortly => false,
             };
             let pause = !lane.reads_on() || over;
             if pause && !lane.paused() {
@@ -84,5 +88,26 @@ where
             }
             lane.set_paused(pause);
         }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waits {
+    Not,
+    Shortly,
+    Long,
+}
+
+/// Whether a lane waits; one whose records are with the transformer does if others move on meanwhile.
+fn waits(lane: &Lane, soon: std::time::Instant, moves: bool) -> Waits {
+    // `soon` is a short wait from now.
+    let still = lane.is_still(soon, 2 * SHORT_WAIT);
+    match lane.held() {
+        None if still && moves => Waits::Long,
+        None => Waits::Not,
+        Some(held) if still || lane.paused() || held.due.is_none_or(|due| due > soon) => {
+            Waits::Long
+        }
+        Some(_) => Waits::Shortly,
     }
 }

@@ -44,11 +44,14 @@ pub(crate) struct JobDone {
     pub(crate) id: u64,
     pub(crate) partition: SourcePartition,
     pub(crate) epoch: Epoch,
+    /// The lane's life it belongs to.
+    pub(crate) life: u32,
     /// Where the piece begins.
     pub(crate) from: i64,
     /// What was known of the record, if this was another try of one.
     pub(crate) again: Option<Waiting>,
-    pub(crate) results: Vec<(Record, Transformed)>,
+    /// One a record; none if the job broke down, which is the runtime's failure and no record's.
+    pub(crate) results: Option<Vec<(Record, Transformed)>>,
     /// How long the transformer took, waiting for its turn not counted for synchronous ones.
     pub(crate) took: Duration,
 }
@@ -111,11 +114,11 @@ impl<T: Transformer> Stage<T> {
         !self.running.is_empty()
     }
 
-    /// Starts the transform of records of one partition.
+    /// Starts the transform of records of one partition, in one of its lane's lives.
     pub(crate) fn start(
         &mut self,
         partition: SourcePartition,
-        epoch: Epoch,
+        (epoch, life): (Epoch, u32),
         from: i64,
         records: Vec<Record>,
         again: Option<Waiting>,
@@ -139,26 +142,32 @@ impl<T: Transformer> Stage<T> {
         let number = again.as_ref().map_or(1, |w| w.failure.attempts + 1);
         tokio::spawn(async move {
             let mut started = Instant::now();
-            let results = match transformer.execution() {
-                Execution::Async => {
-                    run_async(&*transformer, records, number, &settings, &permits).await
-                }
-                Execution::Cpu | Execution::Blocking => {
-                    let permit = permits.acquire_owned().await;
-                    started = Instant::now();
-                    let work = move || {
-                        let results = run_sync(&*transformer, records, number, &settings, &at);
-                        drop(permit);
-                        results
-                    };
-                    // Panics of the transformer are caught inside; there is nothing else to fail.
-                    tokio::task::spawn_blocking(work).await.unwrap_or_default()
+            // A record's own panic is caught inside. What comes through here (a panic with a payload that panics when
+            // it is dropped, a runtime that shuts down) leaves no results, which are never taken for empty ones.
+            let work = async {
+                match transformer.execution() {
+                    Execution::Async => {
+                        Some(run_async(&*transformer, records, number, &settings, &permits).await)
+                    }
+                    Execution::Cpu | Execution::Blocking => {
+                        let permit = permits.acquire_owned().await;
+                        started = Instant::now();
+                        let (transformer, settings) = (transformer.clone(), settings.clone());
+                        let work = move || {
+                            let results = run_sync(&*transformer, records, number, &settings, &at);
+                            drop(permit);
+                            results
+                        };
+                        tokio::task::spawn_blocking(work).await.ok()
+                    }
                 }
             };
+            let results = AssertUnwindSafe(work).catch_unwind().await.ok().flatten();
             let done = JobDone {
                 id,
                 partition,
                 epoch,
+                life,
                 from,
                 again,
                 results,

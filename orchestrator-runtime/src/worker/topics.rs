@@ -10,12 +10,15 @@ use tokio::time::Instant;
 /// Limits of topics change seldom; a missing topic may be created any moment.
 const KNOWN_FOR: Duration = Duration::from_secs(60);
 const MISSING_FOR: Duration = Duration::from_secs(1);
+/// The worker stands still while a silent broker is asked, which takes seconds: not for every chunk of records.
+const UNKNOWN_FOR: Duration = Duration::from_secs(5);
 
 /// The answer about one topic; an error if the broker could not be asked.
 pub(crate) type Answer = Result<TopicFacts, String>;
 
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
+    /// Each with the time until which it is good.
     answers: BTreeMap<Topic, (Answer, Instant)>,
 }
 
@@ -27,23 +30,26 @@ impl Topics {
         topic: &Topic,
     ) -> Answer {
         let now = Instant::now();
-        if let Some((answer, at)) = self.answers.get(topic) {
-            let good_for = match answer {
-                Ok(TopicFacts::Known { .. }) => KNOWN_FOR,
-                _ => MISSING_FOR,
-            };
-            if now - *at < good_for {
-                return answer.clone();
-            }
+        if let Some((answer, until)) = self.answers.get(topic)
+            && now < *until
+        {
+            return answer.clone();
         }
-        let answer = committer.topic_facts(topic).await;
+        let mut answer = committer.topic_facts(topic).await;
+        let good_for = match &answer {
+            Ok(TopicFacts::Known { .. }) => KNOWN_FOR,
+            Ok(_) => MISSING_FOR,
+            Err(_) => UNKNOWN_FOR,
+        };
         // An outage does not make a known limit unknown.
         if answer.is_err()
             && let Some((known @ Ok(TopicFacts::Known { .. }), _)) = self.answers.get(topic)
         {
-            return known.clone();
+            answer = known.clone();
         }
-        self.answers.insert(topic.clone(), (answer.clone(), now));
+        // From now on: the question may have taken long.
+        let until = Instant::now() + good_for;
+        self.answers.insert(topic.clone(), (answer.clone(), until));
         answer
     }
 

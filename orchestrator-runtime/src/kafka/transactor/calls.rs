@@ -94,9 +94,10 @@ pub trait TransactionalProducer: Send {
     fn now(&self) -> Instant;
     /// Waits a little before something is tried again; `false` if there is to be no more trying.
     fn pause(&mut self, tries: u32) -> bool;
-    /// Waits until the poll thread has taken fresh group metadata, within bounds.
-    fn await_refresh(&mut self, membership: &Membership<Self::Metadata>) {
-        membership.await_refresh(REFRESH_PATIENCE);
+    /// Waits until the poll thread has taken group metadata since a snapshot ([`Membership::await_refresh`]), within
+    /// bounds.
+    fn await_refresh(&mut self, membership: &Membership<Self::Metadata>, taken: u64) {
+        membership.await_refresh(taken, REFRESH_PATIENCE);
     }
 }
 

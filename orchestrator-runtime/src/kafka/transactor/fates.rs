@@ -78,65 +78,84 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
     /// the old transaction, so the answer is final; our memory is not asked.
     pub(super) fn settle(
         &mut self,
-        unit: &Unit,
         open: &[(usize, &UnitSlice)],
         fates: &mut [Option<SliceFate>],
     ) -> Result<(), SessionFailure> {
-        let partitions: BTreeSet<_> = open.iter().map(|(_, s)| s.partition.clone()).collect();
         if planted(Bug::RewindFromMemory) {
             return Ok(());
         }
-        let mut tries = 0;
-        let committed = loop {
-            self.ensure_producer()?;
-            match self.producer.committed(&partitions) {
-                Ok(committed) => break committed,
-                Err(error) => {
-                    tries += 1;
-                    if !self.producer.pause(tries) {
-                        return Err(SessionFailure::Broken(error.message));
-                    }
-                }
-            }
-        };
-        let mut first = BTreeSet::new();
+        let mut parts: BTreeMap<&SourcePartition, Vec<(usize, &UnitSlice)>> = BTreeMap::new();
         for (index, slice) in open {
-            let is_first = first.insert(&slice.partition);
-            let stands = committed.get(&slice.partition).copied().flatten();
-            match stands {
-                Some(at) if at >= slice.next => {
-                    self.passed(slice, slice.next);
-                    fates[*index] = Some(SliceFate::Committed);
+            parts
+                .entry(&slice.partition)
+                .or_default()
+                .push((*index, *slice));
+        }
+        let committed = self.committed_of(&parts)?;
+        for (partition, slices) in parts {
+            // No longer ours: the gate strips it.
+            let Some(stands) = committed.get(partition) else {
+                continue;
+            };
+            let (Some((_, first)), Some((_, last))) = (slices.first(), slices.last()) else {
+                continue;
+            };
+            // What is yet to be remembered is of our own choice, and what stands there may be any older offset.
+            let is_new = first.done.is_empty() && first.from == first.next;
+            match *stands {
+                Some(at) if at == last.next => {
+                    self.passed(last, last.next);
+                    for (index, _) in slices {
+                        fates[index] = Some(SliceFate::Committed);
+                    }
                 }
                 // Not committed, and still where it was: the same unit may be sent again.
-                Some(at) if at == slice.from || !is_first => {}
+                Some(at) if at == first.from || is_new => {}
                 None => {}
-                Some(at) => fates[*index] = Some(SliceFate::Rewind { to: at }),
-            }
-        }
-        // A rewound partition's later slices go with it.
-        for index in 0..fates.len() {
-            if fates[index].is_none() {
-                let partition = &unit.slices[index].partition;
-                let rewound = (0..index).rev().find_map(|earlier| match &fates[earlier] {
-                    Some(SliceFate::Rewind { to })
-                        if &unit.slices[earlier].partition == partition =>
-                    {
-                        Some(*to)
+                Some(to) => {
+                    self.passed(last, to);
+                    for (index, _) in slices {
+                        fates[index] = Some(SliceFate::Rewind { to });
                     }
-                    _ => None,
-                });
-                if let Some(to) = rewound {
-                    fates[index] = Some(SliceFate::Rewind { to });
                 }
-            }
-        }
-        for (index, slice) in open {
-            if let Some(SliceFate::Rewind { to }) = fates[*index] {
-                self.passed(slice, to);
             }
         }
         Ok(())
+    }
+
+    /// The committed offsets of all these partitions that are still ours. One without an answer is asked for again:
+    /// to take it for one without an offset would be to send again what may be committed.
+    fn committed_of(
+        &mut self,
+        parts: &BTreeMap<&SourcePartition, Vec<(usize, &UnitSlice)>>,
+    ) -> Result<BTreeMap<SourcePartition, Option<i64>>, SessionFailure> {
+        let mut committed = BTreeMap::new();
+        let mut tries = 0;
+        loop {
+            self.ensure_producer()?;
+            let unanswered = parts.iter().filter(|(partition, slices)| {
+                !committed.contains_key(**partition)
+                    && self.membership.owns(partition, slices[0].1.epoch)
+            });
+            let unanswered: BTreeSet<_> = unanswered.map(|(p, _)| (*p).clone()).collect();
+            if unanswered.is_empty() {
+                return Ok(committed);
+            }
+            let error = match self.producer.committed(&unanswered) {
+                Ok(answer) => {
+                    committed.extend(answer);
+                    "the broker does not tell the committed offset of every partition".to_owned()
+                }
+                Err(error) => error.message,
+            };
+            if unanswered.iter().any(|p| !committed.contains_key(p)) {
+                tries += 1;
+                tracing::warn!(%error, tries, "the committed offsets are not known yet; asking on");
+                if !self.producer.pause(tries) {
+                    return Err(SessionFailure::Broken(error));
+                }
+            }
+        }
     }
 
     pub(super) fn passed(&mut self, slice: &UnitSlice, next: i64) {

@@ -25,7 +25,7 @@ use crate::planted::{Bug, planted};
 
 pub use calls::{RefusedOutput, TransactionalProducer, TransactorObserver, TxnClass, TxnError};
 
-/// A commit slower than this may have been retried inside librdkafka: its answer could still overtake.
+/// A commit or an abort slower than this may have been retried inside librdkafka: its answer could still overtake.
 const SLOW_COMMIT: Duration = Duration::from_secs(1);
 /// So often the whole unit is sent again before it is split by partition, and then each partition's part.
 const SAME_UNIT_TRIES: u32 = 2;
@@ -163,7 +163,8 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
                     moved += 1;
                     // While our partitions are being revoked the poll thread sits in the callback, and has taken
                     // fresh metadata on entry; waiting is bounded either way.
-                    self.producer.await_refresh(&self.membership);
+                    self.producer
+                        .await_refresh(&self.membership, snapshot.taken);
                     if moved % MEMBERSHIP_TRIES != 0 {
                         again = true;
                         continue;
@@ -177,7 +178,7 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
                 Err(Failed::Unknown(error)) => {
                     tracing::warn!(%error, "the outcome of a transaction is unknown: asking the broker");
                     self.replace_because = Some("unknown_outcome");
-                    self.settle(unit, &open, fates)?;
+                    self.settle(&open, fates)?;
                     error
                 }
                 Err(Failed::Fenced(error)) => return Err(SessionFailure::Fenced(error)),
@@ -297,7 +298,12 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
         if error.class != TxnClass::Membership || self.producer.disconnected() {
             self.replace_because = Some("aborted");
         }
-        match self.repeat(begun, P::abort) {
+        let aborting = self.producer.now();
+        let aborted = self.repeat(begun, P::abort);
+        if self.producer.now() - aborting > SLOW_COMMIT {
+            self.replace_because = Some("slow_abort");
+        }
+        match aborted {
             Ok(()) if error.class == TxnClass::Membership => Failed::Membership,
             Ok(()) => Failed::Aborted(error.message),
             // A commit may have been asked for before, and then nobody knows which of the two the broker did.

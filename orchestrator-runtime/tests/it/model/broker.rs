@@ -28,6 +28,12 @@ pub(crate) struct Broker {
     pub(crate) log: Vec<String>,
     /// How many faults may still happen: a run must come to its end.
     pub(crate) faults_left: u32,
+    /// A record was refused: the next transaction of this producer fails, good as its records may be.
+    pub(crate) out_of_order: bool,
+    /// No question about a topic is answered.
+    pub(crate) silent: bool,
+    /// Dead letters that the ledger was told of.
+    pub(crate) recorded: BTreeSet<(SourcePartition, i64)>,
 }
 
 impl Broker {
@@ -60,6 +66,9 @@ impl Broker {
             open: None,
             log: Vec::new(),
             faults_left: 40,
+            out_of_order: false,
+            silent: false,
+            recorded: BTreeSet::new(),
         }
     }
 
@@ -145,6 +154,13 @@ impl Broker {
         for (partition, offsets) in &self.source {
             let committed = self.committed[partition];
             let expected: Vec<i64> = offsets.iter().copied().filter(|o| *o < committed).collect();
+            let unrecorded = self
+                .visible
+                .iter()
+                .find(|(p, o, index)| *index == -1 && !self.recorded.contains(&(p.clone(), *o)));
+            if let Some(unrecorded) = unrecorded {
+                return Err(format!("passed before the ledger knew: {unrecorded:?}"));
+            }
             let seen: Vec<i64> = self
                 .visible
                 .iter()

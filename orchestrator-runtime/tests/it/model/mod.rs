@@ -3,14 +3,14 @@
 
 mod broker;
 mod ports;
+mod worker;
 
-use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broker::Broker;
-use orchestrator_runtime::core::ports::{Epoch, SliceFate, Unit, UnitSlice};
+use orchestrator_runtime::core::ports::{Epoch, SessionFailure, SliceFate, Unit, UnitSlice};
 use orchestrator_runtime::core::{
     AtomicOnPoison, Backoff, BoxFuture, FailureRecord, FailureTracker, Output, Passed, Policy,
     Record, SourcePartition, TrackerError, TransformError, transform_async_fn,
@@ -20,66 +20,185 @@ use orchestrator_runtime::kafka::transactor::Transactor;
 use orchestrator_runtime::worker::settings::WorkerSettings;
 use orchestrator_runtime::worker::stage::StageSettings;
 use orchestrator_runtime::worker::{End, Worker};
-use ports::{ModelCommitter, ModelProducer, ModelSession, lock};
+use ports::{ModelCommitter, ModelProducer, ModelSession, REFUSED, Shared, lock};
 use tokio_util::sync::CancellationToken;
 
-struct NoLedger;
+/// A ledger that is away at times, and then nothing may pass unrecorded.
+struct Ledger(Shared);
 
-impl FailureTracker for NoLedger {
-    fn failed<'a>(&'a self, _: &'a [FailureRecord]) -> BoxFuture<'a, Result<(), TrackerError>> {
-        Box::pin(std::future::ready(Ok(())))
+impl FailureTracker for Ledger {
+    fn failed<'a>(
+        &'a self,
+        failures: &'a [FailureRecord],
+    ) -> BoxFuture<'a, Result<(), TrackerError>> {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let mut broker = lock(&self.0);
+            if broker.strikes(10, "the ledger does not take a failure") {
+                return Err(TrackerError {
+                    message: "the database is away".to_owned(),
+                });
+            }
+            let positions = failures
+                .iter()
+                .map(|f| (f.record.partition().clone(), f.record.offset()));
+            broker.recorded.extend(positions);
+            Ok(())
+        })
     }
     fn committed<'a>(&'a self, _: &'a Passed) -> BoxFuture<'a, Result<(), TrackerError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 }
 
-/// One in five records fails at first, one in twenty for good (where a dead letter is its output).
-fn transform(record: &Record, attempt: u32, seed: u64) -> Result<Output, TransformError> {
-    let number = fastrand::Rng::with_seed(
-        seed ^ (record.offset() as u64) << 8 ^ record.partition().partition as u64,
-    )
-    .u32(0..100);
-    match number {
-        0..=4 => Err(TransformError::permanent("poison")),
-        5..=19 if attempt == 1 => Err(TransformError::transient("once")),
-        20..=22 if attempt <= 2 => Err(TransformError::transient("twice")),
+/// What a record does to whoever transforms it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nature {
+    Good,
+    Poison,
+    /// It fails transiently so often.
+    Fails(u32),
+    /// Its output is refused by the broker.
+    Refused,
+    /// Its first attempt takes longer than it may.
+    Hangs,
+    /// While the infrastructure is away it fails with it.
+    Dependent,
+}
+
+fn nature(seed: u64, partition: &SourcePartition, offset: i64) -> Nature {
+    let own = seed ^ (offset as u64) << 8 ^ partition.partition as u64;
+    match fastrand::Rng::with_seed(own).u32(0..200) {
+        0..=9 => Nature::Poison,
+        10..=39 => Nature::Fails(1),
+        40..=45 => Nature::Fails(2),
+        46..=49 => Nature::Refused,
+        50 => Nature::Hangs,
+        51..=70 => Nature::Dependent,
+        _ => Nature::Good,
+    }
+}
+
+/// The infrastructure is away for a while.
+fn is_away(since_start: Duration, seed: u64) -> bool {
+    let from = Duration::from_millis(seed % 300);
+    (from..from + Duration::from_millis(400)).contains(&since_start)
+}
+
+async fn transform(
+    record: Record,
+    attempt: u32,
+    seed: u64,
+    start: tokio::time::Instant,
+) -> Result<Output, TransformError> {
+    let nature = nature(seed, record.partition(), record.offset());
+    if seed % 3 == 0 || nature == Nature::Hangs {
+        let takes = match nature {
+            Nature::Hangs if attempt == 1 => 60_000,
+            _ => record.offset() as u64 % 40,
+        };
+        tokio::time::sleep(Duration::from_millis(takes)).await;
+    }
+    match nature {
+        Nature::Poison => Err(TransformError::permanent("poison")),
+        Nature::Fails(times) if attempt <= times => Err(TransformError::transient("not yet")),
+        Nature::Refused => Ok(Output::new(REFUSED)),
+        Nature::Dependent if is_away(start.elapsed(), seed) => {
+            Err(TransformError::infrastructure("away"))
+        }
         _ => Ok(Output::new("v")),
     }
 }
 
-fn settings(seed: u64) -> WorkerSettings {
+fn settings(seed: u64, broker: &Broker, on_poison: AtomicOnPoison) -> WorkerSettings {
     let mut policy = if seed.is_multiple_of(2) {
         Policy::atomic()
     } else {
         Policy::skip_and_log()
     };
-    policy.on_poison = AtomicOnPoison::Dlq;
+    policy.on_poison = on_poison;
     policy.dead_letters = true;
     policy.max_attempts = NonZeroU32::MIN.saturating_add(2);
     policy.backoff = Backoff {
         base: Duration::from_millis(20),
         max: Duration::from_millis(200),
     };
+    if on_poison == AtomicOnPoison::Block {
+        // Only so is there an end.
+        for (partition, offsets) in &broker.source {
+            let poison = offsets.iter().filter(|offset| {
+                let nature = nature(seed, partition, **offset);
+                matches!(nature, Nature::Poison | Nature::Refused)
+            });
+            let poison = poison.map(|offset| partition.at(*offset));
+            policy.dead_letter_records.extend(poison);
+        }
+    }
+    let choice = |of: &[usize]| of[(seed / 7) as usize % of.len()];
     WorkerSettings {
-        policy,
         consumer_group: "group".to_owned(),
         target_topic: Some("out".into()),
         dlq_topic: Some("{topic}.dlq".to_owned()),
         stage: StageSettings {
             concurrency: 4,
             timeout: Duration::from_secs(5),
-            dead_letter_records: Arc::new(BTreeSet::new()),
+            dead_letter_records: Arc::new(policy.dead_letter_records.clone()),
         },
+        policy,
         commit_interval: Duration::from_millis(5),
-        max_records: 16,
-        max_bytes: 1 << 20,
+        max_records: choice(&[16, 3, 100]),
+        max_bytes: choice(&[1 << 20, 2000]),
         max_outputs_per_record: 10,
         output_dedup_header: false,
-        held_max_bytes: 4000,
+        held_max_bytes: choice(&[4000, 1 << 20, 1000]),
         drain_timeout: Duration::from_secs(600),
         seed,
     }
+}
+
+/// What ATOMIC does with poison in this run, until it has stopped once.
+fn on_poison(seed: u64) -> AtomicOnPoison {
+    match seed / 2 % 4 {
+        0 => AtomicOnPoison::Block,
+        1 => AtomicOnPoison::Stop,
+        _ => AtomicOnPoison::Dlq,
+    }
+}
+
+/// One worker's life, over ports of its own.
+async fn live(seed: u64, broker: &Shared, on_poison: AtomicOnPoison) -> End {
+    let group = Arc::new(Membership::default());
+    let mailbox = ports::Mailbox::default();
+    let done = CancellationToken::new();
+    let settings = settings(seed, &lock(broker), on_poison);
+    let session = ModelSession::new(broker.clone(), group.clone(), mailbox.clone(), done.clone());
+    let producer = ModelProducer {
+        broker: broker.clone(),
+        group: group.clone(),
+        mailbox,
+        epoch: 0,
+        refused: Vec::new(),
+        disconnected: false,
+        clock: tokio::time::Instant::now().into_std(),
+    };
+    let committer = ModelCommitter {
+        transactor: Transactor::new(producer, group, ()),
+        broker: broker.clone(),
+        report: None,
+    };
+    let start = tokio::time::Instant::now();
+    let transformer = transform_async_fn(move |record: Record, attempt| {
+        transform(record, attempt.number, seed, start)
+    });
+    let worker = Worker::new(
+        session,
+        committer,
+        Arc::new(transformer),
+        Arc::new(Ledger(broker.clone())),
+        settings,
+        (),
+    );
+    worker.run(done).await.end
 }
 
 /// One run; gives its log, or what was wrong.
@@ -90,58 +209,39 @@ fn run(seed: u64) -> Result<Vec<String>, String> {
         .build()
         .unwrap();
     let broker = Arc::new(Mutex::new(Broker::new(seed, 3, 40)));
-    let group = Arc::new(Membership::default());
-    let mailbox = ports::Mailbox::default();
-    let done = CancellationToken::new();
-    let report = runtime.block_on(async {
-        let session =
-            ModelSession::new(broker.clone(), group.clone(), mailbox.clone(), done.clone());
-        let producer = ModelProducer {
-            broker: broker.clone(),
-            group: group.clone(),
-            mailbox,
-            epoch: 0,
-            refused_later: Vec::new(),
-            disconnected: false,
-            clock: tokio::time::Instant::now().into_std(),
+    let mut on_poison = on_poison(seed);
+    let ended = runtime.block_on(async {
+        let lives = async {
+            loop {
+                let end = live(seed, &broker, on_poison).await;
+                let mut broker = lock(&broker);
+                broker.note(format!("{end:?}"));
+                broker.check()?;
+                match end {
+                    End::Drained if broker.all_passed() => return Ok(()),
+                    // Drained in the middle, or its ports failed: there is a next one.
+                    End::Drained | End::Failed(SessionFailure::Broken(_)) => {}
+                    End::StoppedOnPoison(_) if on_poison == AtomicOnPoison::Stop => {
+                        on_poison = AtomicOnPoison::Dlq;
+                    }
+                    end => return Err(format!("ended by {end:?}")),
+                }
+                broker.generation += 1;
+            }
         };
-        let committer = ModelCommitter {
-            transactor: Transactor::new(producer, group, ()),
-            broker: broker.clone(),
-            report: None,
-        };
-        let transformer = transform_async_fn(move |record: Record, attempt| {
-            std::future::ready(transform(&record, attempt.number, seed))
-        });
-        let worker = Worker::new(
-            session,
-            committer,
-            Arc::new(transformer),
-            Arc::new(NoLedger),
-            settings(seed),
-            (),
-        );
-        tokio::time::timeout(Duration::from_secs(3600), worker.run(done)).await
+        tokio::time::timeout(Duration::from_secs(3600), lives).await
     });
     let broker = lock(&broker);
-    let log = broker.log.join("\n");
-    let Ok(report) = report else {
-        return Err(format!(
-            "no end within an hour: {:?}\n{log}",
-            broker.committed
-        ));
-    };
-    if report.end != End::Drained {
-        return Err(format!("ended by {:?}\n{log}", report.end));
+    let log = || broker.log.join("\n");
+    match ended {
+        Ok(Ok(())) => Ok(broker.log.clone()),
+        Ok(Err(error)) => Err(format!("{error}\n{}", log())),
+        Err(_) => Err(format!(
+            "no end within an hour: {:?}\n{}",
+            broker.committed,
+            log()
+        )),
     }
-    broker.check().map_err(|error| format!("{error}\n{log}"))?;
-    if !broker.all_passed() {
-        return Err(format!(
-            "not everything was passed: {:?}\n{log}",
-            broker.committed
-        ));
-    }
-    Ok(broker.log.clone())
 }
 
 #[test]
@@ -190,7 +290,7 @@ fn fates_of_a_hole() -> Vec<SliceFate> {
         group: group.clone(),
         mailbox: ports::Mailbox::default(),
         epoch: 0,
-        refused_later: Vec::new(),
+        refused: Vec::new(),
         disconnected: false,
         clock: std::time::Instant::now(),
     };

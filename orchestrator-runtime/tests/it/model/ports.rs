@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use orchestrator_runtime::core::ports::{
     Committer, Epoch, Guarantee, Intake, Report, Session, SessionEvent, SessionFailure, Slice,
-    TopicFacts, Unit,
+    SliceFate, TopicFacts, Unit,
 };
 use orchestrator_runtime::core::{Output, Record, SourcePartition, Topic};
 use orchestrator_runtime::kafka::membership::Membership;
@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::broker::{Broker, Transaction};
 
 pub(crate) type Shared = Arc<Mutex<Broker>>;
+/// The value of an output that the broker refuses.
+pub(crate) const REFUSED: &str = "refused";
 pub(crate) type Group = Arc<Membership<u32>>;
 
 pub(crate) fn lock(broker: &Shared) -> MutexGuard<'_, Broker> {
@@ -41,6 +43,7 @@ pub(crate) struct ModelSession {
     pub(crate) mailbox: Mailbox,
     pub(crate) done: CancellationToken,
     reading: BTreeMap<SourcePartition, Reading>,
+    lost: BTreeSet<SourcePartition>,
 }
 
 impl ModelSession {
@@ -56,12 +59,13 @@ impl ModelSession {
             mailbox,
             done,
             reading: BTreeMap::new(),
+            lost: BTreeSet::new(),
         }
     }
 
     /// Everything the broker says is ours and we do not read is assigned.
     fn assign(&mut self, events: &mut Vec<SessionEvent>) {
-        let broker = lock(&self.broker);
+        let mut broker = lock(&self.broker);
         let new: Vec<_> = broker
             .ours
             .iter()
@@ -81,8 +85,27 @@ impl ModelSession {
             {
                 continue;
             }
+            if self.lost.contains(&partition) {
+                if broker.random.u8(0..4) != 0 {
+                    continue;
+                }
+                self.lost.remove(&partition);
+                let partition = partition.clone();
+                events.push(SessionEvent::Revoked { partition });
+            }
             let position = broker.committed[&partition];
             let epoch = self.group.next_epoch();
+            if broker.strikes(40, "the offset is lost") {
+                self.lost.insert(partition.clone());
+                events.push(SessionEvent::OffsetLost {
+                    partition,
+                    epoch,
+                    committed: position,
+                    low: position,
+                    high: position,
+                });
+                continue;
+            }
             self.group.own(partition.clone(), epoch, position);
             self.reading.insert(
                 partition.clone(),
@@ -96,7 +119,7 @@ impl ModelSession {
                 partition,
                 epoch,
                 position,
-                remember: false,
+                remember: broker.random.bool(),
             });
         }
     }
@@ -113,8 +136,16 @@ impl ModelSession {
             self.group.refresh(Some(broker.generation));
             for partition in gone {
                 self.reading.remove(&partition);
+                self.lost.remove(&partition);
                 events.push(SessionEvent::Revoked { partition });
             }
+        }
+        if broker.strikes(200, "the session fails") {
+            let failure = SessionFailure::Broken("the session fails".to_owned());
+            events.push(SessionEvent::Failed(failure));
+        }
+        if broker.strikes(300, "drained in the middle") {
+            self.done.cancel();
         }
         if broker.strikes(30, "generation moves without a callback") {
             broker.generation += 1;
@@ -137,6 +168,7 @@ impl Session for ModelSession {
             while let Some(event) = self.mailbox.lock().unwrap().pop_front() {
                 if let SessionEvent::Revoked { partition } = &event {
                     self.reading.remove(partition);
+                    self.lost.remove(partition);
                 }
                 intake.events.push(event);
             }
@@ -203,7 +235,8 @@ pub(crate) struct ModelProducer {
     pub(crate) group: Group,
     pub(crate) mailbox: Mailbox,
     pub(crate) epoch: u32,
-    pub(crate) refused_later: Vec<RefusedOutput>,
+    /// What the next flush tells.
+    pub(crate) refused: Vec<RefusedOutput>,
     pub(crate) disconnected: bool,
     pub(crate) clock: std::time::Instant,
 }
@@ -253,7 +286,8 @@ impl TransactionalProducer for ModelProducer {
         broker.abort_open();
         broker.producer_epoch += 1;
         self.epoch = broker.producer_epoch;
-        self.refused_later.clear();
+        self.refused.clear();
+        broker.out_of_order = false;
         self.disconnected = false;
         Ok(())
     }
@@ -263,6 +297,7 @@ impl TransactionalProducer for ModelProducer {
         let mut broker = lock(&self.broker);
         assert!(broker.open.is_none(), "begin with an open transaction");
         broker.open = Some(Transaction::default());
+        self.refused.clear();
         self.disconnected = false;
         Ok(())
     }
@@ -283,6 +318,17 @@ impl TransactionalProducer for ModelProducer {
                 permanent: false,
             });
         }
+        if output.topic().is_none() && output.value() == Some(REFUSED.as_bytes()) {
+            broker.out_of_order = true;
+            self.refused.push(RefusedOutput {
+                slice,
+                topic: Topic::from("out"),
+                message: "no key".to_owned(),
+                blames_output: true,
+                permanent: true,
+            });
+            return Ok(());
+        }
         let index = if output.topic().is_some() { -1 } else { 0 };
         if let Some(open) = &mut broker.open {
             open.outputs
@@ -296,7 +342,11 @@ impl TransactionalProducer for ModelProducer {
         if lock(&self.broker).strikes(40, "flush times out") {
             return Err(error(TxnClass::Abort, "flush timed out"));
         }
-        Ok(Vec::new())
+        let refused = std::mem::take(&mut self.refused);
+        if refused.is_empty() && lock(&self.broker).out_of_order {
+            return Err(error(TxnClass::Abort, "OUT_OF_ORDER_SEQUENCE_NUMBER"));
+        }
+        Ok(refused)
     }
 
     fn send_offsets(
@@ -354,11 +404,18 @@ impl TransactionalProducer for ModelProducer {
         &mut self,
         partitions: &BTreeSet<SourcePartition>,
     ) -> Result<BTreeMap<SourcePartition, Option<i64>>, TxnError> {
-        let broker = lock(&self.broker);
-        Ok(partitions
-            .iter()
-            .map(|p| (p.clone(), broker.committed.get(p).copied()))
-            .collect())
+        let mut broker = lock(&self.broker);
+        if broker.strikes(10, "committed offsets cannot be asked for") {
+            return Err(error(TxnClass::Repeat, "no answer"));
+        }
+        let mut answer = BTreeMap::new();
+        for partition in partitions {
+            if !broker.strikes(6, "no committed offset for one partition") {
+                let committed = broker.committed.get(partition).copied();
+                answer.insert(partition.clone(), committed);
+            }
+        }
+        Ok(answer)
     }
 
     fn disconnected(&self) -> bool {
@@ -378,7 +435,7 @@ impl TransactionalProducer for ModelProducer {
         true
     }
 
-    fn await_refresh(&mut self, membership: &Membership<u32>) {
+    fn await_refresh(&mut self, membership: &Membership<u32>, _taken: u64) {
         let generation = lock(&self.broker).generation;
         membership.refresh(Some(generation));
     }
@@ -391,6 +448,30 @@ pub(crate) struct ModelCommitter {
     pub(crate) report: Option<(Instant, Report)>,
 }
 
+impl ModelCommitter {
+    fn commit(&mut self, unit: &Unit) -> (Vec<SliceFate>, Option<SessionFailure>) {
+        let mut broker = lock(&self.broker);
+        if broker.strikes(40, "the transaction thread ends") {
+            let ended = SessionFailure::Broken("no more".to_owned());
+            return (vec![SliceFate::Stripped; unit.slices.len()], Some(ended));
+        }
+        // Nothing was committed, and this is said in other ways than the transactor would.
+        let fate: fn(i64) -> SliceFate = if broker.strikes(30, "everything is to be read again") {
+            |committed| SliceFate::Rewind { to: committed }
+        } else if broker.strikes(30, "offsets cannot be committed") {
+            |_| SliceFate::Stuck {
+                error: "not now".to_owned(),
+            }
+        } else {
+            drop(broker);
+            return self.transactor.commit(unit);
+        };
+        let slices = unit.slices.iter();
+        let fates = slices.map(|slice| fate(broker.committed[&slice.partition]));
+        (fates.collect(), None)
+    }
+}
+
 impl Committer for ModelCommitter {
     fn guarantee(&self) -> Guarantee {
         Guarantee::ExactlyOnce
@@ -398,7 +479,7 @@ impl Committer for ModelCommitter {
 
     fn submit(&mut self, unit: Unit) {
         assert!(self.report.is_none(), "a unit is under way");
-        let (fates, ended): (_, Option<SessionFailure>) = self.transactor.commit(&unit);
+        let (fates, ended) = self.commit(&unit);
         let takes = Duration::from_millis(lock(&self.broker).random.u64(1..20));
         self.report = Some((Instant::now() + takes, Report { unit, fates, ended }));
     }
@@ -413,6 +494,19 @@ impl Committer for ModelCommitter {
     }
 
     async fn topic_facts(&mut self, _topic: &Topic) -> Result<TopicFacts, String> {
+        let silent = lock(&self.broker).silent;
+        let takes = if silent { 10_000 } else { 2 };
+        tokio::time::sleep(Duration::from_millis(takes)).await;
+        if silent {
+            return Err("no answer".to_owned());
+        }
+        let mut broker = lock(&self.broker);
+        if broker.strikes(20, "a topic cannot be looked up") {
+            return Err("no answer".to_owned());
+        }
+        if broker.strikes(20, "a topic is missing") {
+            return Ok(TopicFacts::Missing);
+        }
         Ok(TopicFacts::Known {
             max_message_bytes: 1_000_000,
         })
