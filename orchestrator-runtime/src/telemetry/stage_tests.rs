@@ -44,7 +44,7 @@ async fn lines_of<T: Transformer>(transformer: T, memory: &Memory) -> Vec<(Strin
     for records in records.chunks(chunk) {
         let from = records[0].offset();
         let partition = SourcePartition::new("orders", 3);
-        stage.start(partition, Epoch(1), from, records.to_vec(), None);
+        stage.start(partition, (Epoch(1), 0), from, records.to_vec(), None);
     }
     while stage.is_busy() {
         stage.done().await;
