@@ -92,7 +92,7 @@ async fn transform(
     start: tokio::time::Instant,
 ) -> Result<Output, TransformError> {
     let nature = nature(seed, record.partition(), record.offset());
-    if seed % 3 == 0 || nature == Nature::Hangs {
+    if seed.is_multiple_of(3) || nature == Nature::Hangs {
         let takes = match nature {
             Nature::Hangs if attempt == 1 => 60_000,
             _ => record.offset() as u64 % 40,
