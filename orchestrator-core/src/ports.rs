@@ -141,6 +141,12 @@ impl Fate {
             Self::Failed(failed) => failed.dead_letter.as_slice(),
         }
     }
+
+    /// The bytes of their values.
+    pub fn output_bytes(&self) -> usize {
+        let values = self.outputs().iter().filter_map(Output::value);
+        values.map(<[u8]>::len).sum()
+    }
 }
 
 /// One partition's part of a unit of work.

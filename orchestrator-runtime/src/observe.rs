@@ -24,6 +24,7 @@ pub(crate) struct Observer {
     session: SessionHandle,
     held_since: BTreeMap<SourcePartition, Instant>,
     in_flight: usize,
+    rounds: u64,
 }
 
 impl Observer {
@@ -40,6 +41,7 @@ impl Observer {
             session,
             held_since: BTreeMap::new(),
             in_flight: 0,
+            rounds: 0,
         }
     }
 
@@ -146,7 +148,11 @@ impl WorkerObserver for Observer {
         self.health.hung(hung.len());
         // Told from time to time, with the rest of what changes slowly.
         let now = Instant::now();
-        self.health.polled(now);
+        let rounds = self.session.status().rounds();
+        if rounds != self.rounds {
+            self.rounds = rounds;
+            self.health.polled(now);
+        }
         for (partition, offsets) in self.session.lags() {
             self.health.to_the_end(&partition, offsets);
         }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::hold::HoldReason;
-use crate::ports::{Epoch, UnitSlice};
+use crate::ports::{Epoch, Fate, UnitSlice};
 use crate::record::{Record, SourcePartition};
 
 use piece::{ENTRY_OVERHEAD, Entry, Piece, State, entry_at, size, size_of_done};
@@ -73,6 +73,10 @@ pub struct Lane {
     still: Option<Instant>,
     /// Records that wait or are tried again under the skip brake.
     braked: usize,
+    /// Stops since anything was committed.
+    stops: u32,
+    /// Records that came out well when they were tried again, and are not committed yet: what was known before.
+    tried: BTreeMap<i64, Waiting>,
 }
 
 impl Lane {
@@ -97,6 +101,8 @@ impl Lane {
             paused: false,
             still: None,
             braked: 0,
+            stops: 0,
+            tried: BTreeMap::new(),
         }
     }
 
@@ -307,9 +313,15 @@ impl Lane {
         };
         let was_blocked = !before.reason.tries_all();
         let was_braked = before.reason == HoldReason::SkipBrake;
+        let before = before.clone();
         let size_before = size(entry);
         *entry = match &tried {
-            Tried::Done(done) => Entry::Done(done.clone()),
+            Tried::Done(done) => {
+                if matches!(done.fate, Fate::Outputs(_)) {
+                    self.tried.insert(offset, *before);
+                }
+                Entry::Done(done.clone())
+            }
             Tried::Waiting(waiting) => Entry::Waiting(waiting.clone()),
         };
         let size_after = size(entry);
@@ -325,8 +337,14 @@ impl Lane {
         }
     }
 
-    /// Takes the next part that is ready off the front, at most `max_records` and about `max_bytes` of it.
-    pub fn take_ready(&mut self, max_records: usize, max_bytes: usize) -> Option<UnitSlice> {
+    /// Takes the next part that is ready off the front: at most `max_records` of it, and one record more than
+    /// `max_bytes` of all it keeps and `max_output_bytes` of outputs.
+    pub fn take_ready(
+        &mut self,
+        max_records: usize,
+        max_bytes: usize,
+        max_output_bytes: usize,
+    ) -> Option<UnitSlice> {
         if self.stop.is_some() {
             return None;
         }
@@ -334,21 +352,23 @@ impl Lane {
         if self
             .pieces
             .front()
-            .is_some_and(|piece| piece.fits(max_records, max_bytes))
+            .is_some_and(|piece| piece.fits(max_records, max_bytes.min(max_output_bytes)))
         {
             return self.take_whole();
         }
         let piece = self.pieces.front_mut()?;
         let entries = piece.state.entries()?;
         let mut done = Vec::with_capacity(entries.len().min(max_records));
-        let mut bytes = 0;
+        let (mut bytes, mut output_bytes) = (0, 0);
         while done.len() < max_records
             && bytes < max_bytes
+            && output_bytes < max_output_bytes
             && matches!(entries.front(), Some(Entry::Done(_)))
         {
             if let Some(entry) = entries.pop_front() {
                 bytes += size(&entry);
                 if let Entry::Done(ready) = entry {
+                    output_bytes += ready.fate.output_bytes();
                     done.push(ready);
                 }
             }
@@ -445,13 +465,26 @@ impl Lane {
         self.narrow = Some((refused / 2).max(1));
     }
 
-    /// What was given out is committed: widen again.
-    pub fn widen(&mut self) {
+    /// What was given out is committed up to `next`: widen again, and forget what was to be told of it.
+    pub fn committed(&mut self, next: i64) {
         self.narrow = self.narrow.and_then(|n| (n < 4096).then_some(n * 2));
+        self.stops = 0;
+        self.tried = self.tried.split_off(&next);
     }
 
-    /// Stops the whole lane; its back-off grows with each stop in a row.
+    /// What was known of a record before it was tried again and came out well, until that is committed.
+    pub fn tried_before(&self, offset: i64) -> Option<&Waiting> {
+        self.tried.get(&offset)
+    }
+
+    /// How often it was stopped since anything of it was committed.
+    pub fn stops(&self) -> u32 {
+        self.stops
+    }
+
+    /// Stops the whole lane.
     pub fn stop(&mut self, stop: Stop) {
+        self.stops += 1;
         self.stop = Some(stop);
     }
 
@@ -515,6 +548,7 @@ impl Lane {
         let before = std::mem::replace(self, kept);
         self.life = before.life;
         self.stop = before.stop;
+        self.stops = before.stops;
         self.narrow = before.narrow;
         self.paused = before.paused;
         if let Some(first) = first {

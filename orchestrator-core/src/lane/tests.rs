@@ -41,9 +41,9 @@ fn lane_of(offsets: std::ops::Range<i64>) -> Lane {
 #[test]
 fn what_is_ready_goes_whole() {
     let mut lane = lane_of(5..9);
-    assert!(lane.take_ready(100, usize::MAX).is_none());
+    assert!(lane.take_ready(100, usize::MAX, usize::MAX).is_none());
     lane.transformed(5, (5..9).map(done));
-    let slice = lane.take_ready(100, usize::MAX).unwrap();
+    let slice = lane.take_ready(100, usize::MAX, usize::MAX).unwrap();
     assert_eq!((slice.from, slice.next, slice.done.len()), (5, 9, 4));
     assert!(lane.is_empty());
     assert_eq!(lane.bytes(), 0);
@@ -64,16 +64,16 @@ fn the_prefix_before_a_waiting_record_goes_and_the_rest_follows_in_order() {
             }
         }),
     );
-    let slice = lane.take_ready(100, usize::MAX).unwrap();
+    let slice = lane.take_ready(100, usize::MAX, usize::MAX).unwrap();
     assert_eq!((slice.from, slice.next), (0, 2));
-    assert!(lane.take_ready(100, usize::MAX).is_none());
+    assert!(lane.take_ready(100, usize::MAX, usize::MAX).is_none());
     assert_eq!(lane.held().unwrap().offset, 2);
     assert_eq!(lane.next_due(), Some(later));
     assert!(lane.start_due(now).is_empty());
     assert_eq!(lane.start_due(later).len(), 1);
     assert!(lane.transforming());
     lane.retried(2, done(2));
-    let slice = lane.take_ready(100, usize::MAX).unwrap();
+    let slice = lane.take_ready(100, usize::MAX, usize::MAX).unwrap();
     assert_eq!((slice.from, slice.next), (2, 5));
     assert_eq!((lane.bytes(), lane.tally()), (0, (0, 0)));
 }
@@ -82,13 +82,13 @@ fn the_prefix_before_a_waiting_record_goes_and_the_rest_follows_in_order() {
 fn what_is_put_back_comes_again() {
     let mut lane = lane_of(0..4);
     lane.transformed(0, (0..4).map(done));
-    let first = lane.take_ready(2, usize::MAX).unwrap();
-    let second = lane.take_ready(2, usize::MAX).unwrap();
+    let first = lane.take_ready(2, usize::MAX, usize::MAX).unwrap();
+    let second = lane.take_ready(2, usize::MAX, usize::MAX).unwrap();
     assert_eq!((second.from, second.next), (2, 4));
     lane.put_back(second);
     lane.put_back(first);
     lane.narrow(2);
-    let again = lane.take_ready(100, usize::MAX).unwrap();
+    let again = lane.take_ready(100, usize::MAX, usize::MAX).unwrap();
     assert_eq!((again.from, again.next), (0, 1));
 }
 
@@ -111,7 +111,7 @@ fn what_is_shed_is_read_again() {
     lane.shed();
     assert_eq!(lane.taken_in(), 8, "not while it is transformed");
     lane.transformed(3, (3..8).map(held));
-    let slice = lane.take_ready(100, usize::MAX).unwrap();
+    let slice = lane.take_ready(100, usize::MAX, usize::MAX).unwrap();
     assert_eq!((slice.from, slice.next), (3, 5));
     let before = lane.bytes();
     lane.shed();
@@ -124,7 +124,8 @@ fn what_is_shed_is_read_again() {
     lane.transformed(6, [done(6), done(7)]);
     assert_eq!(lane.start_due(later).len(), 1);
     lane.retried(5, done(5));
-    let taken: Vec<_> = std::iter::from_fn(|| lane.take_ready(100, usize::MAX)).collect();
+    let taken: Vec<_> =
+        std::iter::from_fn(|| lane.take_ready(100, usize::MAX, usize::MAX)).collect();
     let spans: Vec<_> = taken.iter().map(|s| (s.from, s.next)).collect();
     assert_eq!(spans, [(3, 5), (5, 6), (6, 8)]);
     assert_eq!((lane.bytes(), lane.tally()), (0, (0, 0)));
@@ -141,10 +142,10 @@ fn a_stop_holds_everything_until_it_is_due() {
         in_a_row: 1,
         due: Some(now + Duration::from_secs(1)),
     });
-    assert!(lane.take_ready(9, 99).is_none());
+    assert!(lane.take_ready(9, 99, usize::MAX).is_none());
     assert!(lane.end_stop(now).is_none());
     assert!(lane.end_stop(now + Duration::from_secs(1)).is_some());
-    assert!(lane.take_ready(9, 9999).is_some());
+    assert!(lane.take_ready(9, 9999, usize::MAX).is_some());
 }
 
 #[test]
@@ -174,7 +175,7 @@ fn a_record_judged_anew_weighs_what_it_is_now() {
         let mut lane = Lane::new(SourcePartition::new("t", 0), Epoch(1), 0);
         assert!(lane.take_in(0, 1, std::slice::from_ref(&heavy)));
         lane.transformed(0, [Tried::Done(small.clone())]);
-        let slice = lane.take_ready(9, 9999).unwrap();
+        let slice = lane.take_ready(9, 9999, usize::MAX).unwrap();
         lane.put_back(slice);
         lane.replace_first(anew);
         assert_eq!(
@@ -182,7 +183,7 @@ fn a_record_judged_anew_weighs_what_it_is_now() {
             usize::from(lane.transforming())
         );
         lane.retried(0, done(0));
-        assert!(lane.take_ready(9, 9999).is_some());
+        assert!(lane.take_ready(9, 9999, usize::MAX).is_some());
         assert_eq!((lane.bytes(), lane.tally()), (0, (0, 0)));
     }
 }
@@ -203,7 +204,8 @@ fn a_position_that_is_put_back_does_not_stand_in_for_the_records_after_it() {
             done: Vec::new(),
         });
         lane.transformed(7, (7..9).map(done));
-        let taken: Vec<_> = std::iter::from_fn(|| lane.take_ready(100, usize::MAX)).collect();
+        let taken: Vec<_> =
+            std::iter::from_fn(|| lane.take_ready(100, usize::MAX, usize::MAX)).collect();
         let spans: Vec<_> = taken
             .iter()
             .map(|s| (s.from, s.next, s.done.len()))
@@ -217,7 +219,7 @@ fn results_that_are_not_one_a_record_are_not_taken() {
     let mut lane = lane_of(0..3);
     lane.transformed(0, [done(0)]);
     assert!(lane.transforming());
-    assert!(lane.take_ready(100, usize::MAX).is_none());
+    assert!(lane.take_ready(100, usize::MAX, usize::MAX).is_none());
 }
 
 #[test]
@@ -227,6 +229,40 @@ fn a_rewound_lane_lives_anew() {
     lane.rewind(0);
     assert_ne!(lane.life(), before);
     assert!(!lane.transforming());
+}
+
+#[test]
+fn outputs_are_bounded_whatever_the_records_weigh() {
+    let with_outputs = |offset| {
+        let mut outputs = Outputs::none();
+        outputs.push(crate::output::Output::new(vec![0; 100]));
+        Tried::Done(Done {
+            record: record(offset),
+            fate: Fate::Outputs(outputs),
+        })
+    };
+    let mut lane = lane_of(0..9);
+    lane.transformed(0, (0..9).map(with_outputs));
+    let mut taken = Vec::new();
+    while let Some(slice) = lane.take_ready(100, usize::MAX, 201) {
+        taken.push(slice.done.len());
+    }
+    assert_eq!(taken, [3, 3, 3]);
+}
+
+#[test]
+fn what_was_known_of_a_record_is_known_until_it_is_committed() {
+    let now = Instant::now();
+    let mut lane = lane_of(0..2);
+    lane.transformed(0, [waiting(0, now, HoldReason::Poison), done(1)]);
+    assert_eq!(lane.start_due(now).len(), 1);
+    lane.retried(0, done(0));
+    let slice = lane.take_ready(100, usize::MAX, usize::MAX).unwrap();
+    lane.put_back(slice);
+    assert_eq!(lane.tried_before(0).unwrap().in_a_row, 1);
+    assert!(lane.tried_before(1).is_none());
+    lane.committed(2);
+    assert!(lane.tried_before(0).is_none());
 }
 
 /// Drives a lane as a worker may, with whatever comes to its mind, and keeps what comes out.
@@ -285,9 +321,11 @@ impl Driver {
                     .collect();
                 self.lane.transformed(from, tried);
             }
-            4 => self
-                .given_out
-                .extend(self.lane.take_ready(usize::from(chance % 9), 1 << 20)),
+            4 => self.given_out.extend(self.lane.take_ready(
+                usize::from(chance % 9),
+                1 << 20,
+                1 << 20,
+            )),
             5 => self.pass(),
             6 => {
                 for slice in self.given_out.drain(..).rev() {
@@ -324,7 +362,7 @@ impl Driver {
             let offsets = slice.done.iter().map(|done| done.record.offset());
             self.passed
                 .push((slice.from, slice.next, offsets.collect()));
-            self.lane.widen();
+            self.lane.committed(slice.next);
         }
     }
 
@@ -341,7 +379,7 @@ impl Driver {
             for offset in std::mem::take(&mut self.retrying) {
                 self.lane.retried(offset, done(offset));
             }
-            while let Some(slice) = self.lane.take_ready(100, 1 << 20) {
+            while let Some(slice) = self.lane.take_ready(100, 1 << 20, usize::MAX) {
                 self.given_out.push(slice);
             }
         }

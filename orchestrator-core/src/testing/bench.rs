@@ -228,7 +228,7 @@ impl<'a> Bench<'a> {
     /// Takes out what is ready, in order: what the runtime would commit.
     fn commit(&mut self) {
         for lane in self.lanes.values_mut() {
-            while let Some(slice) = lane.take_ready(usize::MAX, usize::MAX) {
+            while let Some(slice) = lane.take_ready(usize::MAX, usize::MAX, usize::MAX) {
                 for done in slice.done {
                     let progress = self.tries.entry(done.record.position()).or_default();
                     progress.committed = Some(done.fate);

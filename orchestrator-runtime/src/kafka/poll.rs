@@ -114,6 +114,7 @@ impl<'a> Poller<'a> {
         self.gather.i_am_the_poller();
         let mut polled = Instant::now();
         while self.obey() {
+            self.context().status.came_round();
             if ffi::waiting_events(&self.consumer) > 0 || polled.elapsed() >= TICK {
                 self.serve();
                 polled = Instant::now();

@@ -19,6 +19,7 @@ pub struct SessionStatus {
     logged: Mutex<HashMap<i32, (Option<Instant>, u32)>>,
     rebalances: [AtomicU64; 3],
     rate_limited_micros: AtomicU64,
+    rounds: AtomicU64,
 }
 
 /// The kinds of rebalances, as they are counted.
@@ -42,6 +43,16 @@ impl SessionStatus {
     /// What is wrong with the source topics, if anything.
     pub fn problem(&self) -> Option<String> {
         self.lock_problem().clone()
+    }
+
+    /// How often the poll thread has come round.
+    pub(crate) fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
+    }
+
+    /// The poll thread has come round.
+    pub(crate) fn came_round(&self) {
+        self.rounds.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A rebalance callback ran.

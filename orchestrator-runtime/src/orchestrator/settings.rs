@@ -58,6 +58,7 @@ pub(super) fn worker(config: &Config, number: usize) -> WorkerSettings {
         commit_interval: config.batch.commit_interval,
         max_records: config.batch.max_records,
         max_bytes: config.batch.max_bytes.max(config.batch.max_output_bytes),
+        max_output_bytes: config.batch.max_output_bytes,
         max_outputs_per_record: config.batch.max_outputs_per_record,
         output_dedup_header: config.failure.output_dedup_header,
         held_max_bytes: config.batch.held_max_bytes,

@@ -125,6 +125,11 @@ where
         let count = slice.done.len();
         let partition = slice.partition.clone();
         let only = slice.done.first().map(|done| done.record.clone());
+        // A record that is refused each time waits longer each time.
+        let again = only.as_ref().and_then(|record| {
+            let lane = self.lanes.get(&partition)?;
+            lane.tried_before(record.offset()).cloned()
+        });
         let Some(lane) = self.lanes.get_mut(&partition) else {
             return;
         };
@@ -148,9 +153,14 @@ where
             .limits(&mut self.committer, &self.settings, &results)
             .await;
         let [(_, Err(error))] = &results else { return };
-        let tried = self
-            .judge
-            .judge_failure(&self.settings, &limits, false, &record, error, None);
+        let tried = self.judge.judge_failure(
+            &self.settings,
+            &limits,
+            false,
+            &record,
+            error,
+            again.as_ref(),
+        );
         if let Some(lane) = self.lanes.get_mut(&partition) {
             lane.replace_first(tried);
         }

@@ -9,6 +9,7 @@ pub(super) struct Pending {
     unit: Unit,
     pub(super) records: usize,
     pub(super) bytes: usize,
+    pub(super) output_bytes: usize,
 }
 
 impl Pending {
@@ -19,6 +20,7 @@ impl Pending {
     pub(super) fn push(&mut self, slice: UnitSlice) {
         self.records += slice.done.len();
         self.bytes += bytes(&slice);
+        self.output_bytes += output_bytes(&slice);
         self.unit.slices.push(slice);
     }
 
@@ -33,6 +35,7 @@ impl Pending {
         for slice in &removed {
             self.records -= slice.done.len();
             self.bytes -= bytes(slice);
+            self.output_bytes -= output_bytes(slice);
         }
         removed
     }
@@ -40,21 +43,18 @@ impl Pending {
     pub(super) fn take(&mut self) -> Unit {
         self.records = 0;
         self.bytes = 0;
+        self.output_bytes = 0;
         std::mem::take(&mut self.unit)
     }
 }
 
 /// Payload bytes of records and outputs.
 fn bytes(slice: &UnitSlice) -> usize {
-    let outputs = |outputs: &[orchestrator_core::Output]| {
-        outputs
-            .iter()
-            .map(|o| o.value().map_or(0, <[u8]>::len))
-            .sum::<usize>()
-    };
-    slice
-        .done
-        .iter()
-        .map(|done| done.record.size() + outputs(done.fate.outputs()))
-        .sum()
+    let records = slice.done.iter().map(|done| done.record.size());
+    records.sum::<usize>() + output_bytes(slice)
+}
+
+fn output_bytes(slice: &UnitSlice) -> usize {
+    let outputs = slice.done.iter().map(|done| done.fate.output_bytes());
+    outputs.sum()
 }

@@ -26,6 +26,8 @@ pub struct WorkerSettings {
     pub max_records: usize,
     /// The most bytes (records and outputs) of a unit of work.
     pub max_bytes: usize,
+    /// The most bytes of its outputs.
+    pub max_output_bytes: usize,
     /// The most outputs of one record.
     pub max_outputs_per_record: usize,
     /// Whether outputs carry the dedup key as a header.

@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use orchestrator_core::lane::Stop;
 use orchestrator_core::ports::{Committer, Fate, Report, Session, SliceFate, UnitSlice};
-use orchestrator_core::{HoldReason, OffsetRange, Passed, SourcePartition, Transformer};
+use orchestrator_core::{Backoff, HoldReason, OffsetRange, Passed, SourcePartition, Transformer};
 use tokio::time::Instant;
 
 use super::Worker;
 use super::settings::{Counts, WorkerObserver};
 
 /// The back-off of a lane whose offsets could not be committed or whose failures could not be recorded.
-const STOP_FOR: Duration = Duration::from_secs(1);
+const STOP_FOR: Backoff = Backoff {
+    base: Duration::from_secs(1),
+    max: Duration::from_secs(10),
+};
 
 impl<S, C, T, O> Worker<S, C, T, O>
 where
@@ -33,11 +36,15 @@ where
                     .max_records
                     .saturating_sub(self.pending.records);
                 let bytes = self.settings.max_bytes.saturating_sub(self.pending.bytes);
-                if records == 0 || bytes == 0 {
+                let output_bytes = self
+                    .settings
+                    .max_output_bytes
+                    .saturating_sub(self.pending.output_bytes);
+                if records == 0 || bytes == 0 || output_bytes == 0 {
                     full = true;
                     break;
                 }
-                let Some(mut slice) = lane.take_ready(records, bytes) else {
+                let Some(mut slice) = lane.take_ready(records, bytes, output_bytes) else {
                     break;
                 };
                 for done in &mut slice.done {
@@ -174,7 +181,7 @@ where
         self.observer
             .committed(&slice.partition, slice.next, &counts);
         if let Some(lane) = self.lanes.get_mut(&slice.partition) {
-            lane.widen();
+            lane.committed(slice.next);
         }
         passed.ranges.push(OffsetRange {
             partition: slice.partition,
@@ -204,13 +211,13 @@ where
                 }
                 lane.put_back(slice);
             }
-            let in_a_row = lane.stopped().map_or(0, |stop| stop.in_a_row) + 1;
+            let in_a_row = lane.stops() + 1;
             tracing::warn!(%partition, reason = reason.as_str(), error, "a partition is stopped");
             lane.stop(Stop {
                 reason,
                 error: error.to_owned(),
                 in_a_row,
-                due: Some((Instant::now() + STOP_FOR).into_std()),
+                due: Some((Instant::now() + STOP_FOR.bound(in_a_row)).into_std()),
             });
         }
     }

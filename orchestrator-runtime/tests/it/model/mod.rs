@@ -148,6 +148,7 @@ fn settings(seed: u64, broker: &Broker, on_poison: AtomicOnPoison) -> WorkerSett
         commit_interval: Duration::from_millis(5),
         max_records: choice(&[16, 3, 100]),
         max_bytes: choice(&[1 << 20, 2000]),
+        max_output_bytes: choice(&[1 << 20, 10]),
         max_outputs_per_record: 10,
         output_dedup_header: false,
         held_max_bytes: choice(&[4000, 1 << 20, 1000]),
@@ -249,7 +250,7 @@ fn no_schedule_loses_doubles_or_reorders() {
     let seeds: u64 = std::env::var("MODEL_SEEDS")
         .ok()
         .and_then(|n| n.parse().ok())
-        .unwrap_or(3000);
+        .unwrap_or(10_000);
     for seed in 0..seeds {
         if let Err(error) = run(seed) {
             panic!("seed {seed}: {error}");
@@ -259,7 +260,7 @@ fn no_schedule_loses_doubles_or_reorders() {
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    for seed in 0..20 {
+    for seed in 0..50 {
         assert_eq!(run(seed), run(seed), "seed {seed}");
     }
 }

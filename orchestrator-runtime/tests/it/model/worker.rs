@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::broker::Broker;
-use super::ports::{self, ModelCommitter, ModelProducer, ModelSession, Shared, lock};
+use super::ports::{self, ModelCommitter, ModelProducer, ModelSession, REFUSED, Shared, lock};
 use super::{Ledger, settings};
 
 fn partition(n: i32) -> SourcePartition {
@@ -231,6 +231,27 @@ fn a_drain_ends_in_time_whoever_does_not_answer() {
     let minute = Duration::from_secs(60);
     let report = run_for(minute, &broker, settings, drain, transformer);
     assert_eq!(report.expect("the drain hangs").end, End::DrainTimedOut);
+}
+
+#[test]
+fn a_record_that_is_refused_each_time_waits_longer_each_time() {
+    let broker = calm(2, 400);
+    let mut settings = calm_settings(&broker, Policy::atomic());
+    settings.policy.backoff.max = Duration::from_secs(60);
+    let bad = lock(&broker).source[&partition(0)][0];
+    let tries = Arc::new(Mutex::new(0));
+    let count = tries.clone();
+    let transformer = transform_async_fn(move |record: Record, _: Attempt| {
+        let is_bad = record.position() == partition(0).at(bad);
+        *count.lock().unwrap() += u32::from(is_bad);
+        std::future::ready(Ok(Output::new(if is_bad { REFUSED } else { "v" })))
+    });
+    let hour = Duration::from_secs(3600);
+    let drain = CancellationToken::new();
+    assert_eq!(run_for(hour, &broker, settings, drain, transformer), None);
+    assert!(all_but(&broker, &[0]), "{:?}", lock(&broker).committed);
+    let tries = *tries.lock().unwrap();
+    assert!((60..200).contains(&tries), "{tries}");
 }
 
 /// A panic whose payload panics in its turn.
