@@ -29,7 +29,7 @@ impl Current {
     }
 }
 
-/// A consumer that has subscribed, and the queue its records go to.
+/// A consumer, and the queue its records go to.
 pub(crate) struct Member {
     /// Before the consumer: fields are dropped in order, and the queue must go first.
     pub(crate) queue: Arc<RecordQueue>,
@@ -45,7 +45,7 @@ pub(crate) struct Blueprint {
 }
 
 impl Blueprint {
-    /// Creates a consumer, subscribes it and makes it the current one. Needs no broker.
+    /// Creates a consumer and makes it the current one. Needs no broker; joins no group yet.
     pub(crate) fn create(&self) -> KafkaResult<Member> {
         let gather = &self.context.gather;
         let mut consumer: BaseConsumer<Context> =
@@ -53,7 +53,6 @@ impl Blueprint {
         consumer.set_nonempty_callback(bell(gather));
         let queue = RecordQueue::new(&consumer, bell(gather))
             .ok_or(KafkaError::Global(RDKafkaErrorCode::CriticalSystemResource))?;
-        subscribe(&consumer, &self.topics)?;
         let consumer = Arc::new(consumer);
         self.current.set(&consumer);
         Ok(Member {

@@ -8,10 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use orchestrator_core::SourcePartition;
+use orchestrator_core::ports::SessionFailure;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::place::Watch;
 use super::status::SessionStatus;
 
 /// How long the helper thread waits for one answer.
@@ -211,6 +213,10 @@ pub(crate) struct Asker<C: ConsumerContext + 'static> {
     pub(crate) is_wanted: Box<dyn Fn(&SourcePartition, Attempt) -> bool + Send>,
     /// Where answers go.
     pub(crate) answer: Box<dyn Fn(SourcePartition, Attempt, Start) + Send>,
+    /// Over our place in the group, if we have one.
+    pub(crate) watch: Option<Watch>,
+    /// Where it goes that our place is lost.
+    pub(crate) place_lost: Box<dyn Fn(SessionFailure) + Send>,
 }
 
 impl<C: ConsumerContext + 'static> Asker<C> {
@@ -222,12 +228,14 @@ impl<C: ConsumerContext + 'static> Asker<C> {
             .map(drop)
     }
 
-    fn run(self, questions: &Receiver<Ask>) {
+    fn run(mut self, questions: &Receiver<Ask>) {
         let mut starts: Vec<(SourcePartition, Attempt, bool)> = Vec::new();
         let mut probing = false;
         loop {
             let patience = if probing || !starts.is_empty() {
                 ASK_AGAIN_AFTER
+            } else if self.watch.is_some() {
+                Watch::EVERY
             } else {
                 Duration::MAX
             };
@@ -255,6 +263,10 @@ impl<C: ConsumerContext + 'static> Asker<C> {
                 self.find_starts(&consumer, &mut starts, refused);
             }
             probing = probing && !self.probe(&consumer);
+            let watch = self.watch.as_mut();
+            if let Some(failure) = watch.and_then(|watch| watch.look(&consumer, ASK_PATIENCE)) {
+                (self.place_lost)(failure);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The place of a named member (`group.instance.id`) in a group of KIP-848, which outlasts the member: the broker keeps
 //! it for the session time-out (45 s by default) when a process is killed *and* when it leaves. Here it is taken, to be
-//! given up for good or to be handed to another consumer. Called by the poll thread, between consumers; it blocks.
+//! given up for good or to be handed to another consumer, and watched. Called by the poll thread between consumers, and
+//! by the session's helper thread; it blocks.
 //!
 //! All that librdkafka (2.12) can say is "I am away for a while" (epoch -2). But a member of the classic protocol may
 //! take the place of one with the same name, whoever that is; when it unsubscribes it leaves for good, and a member in
@@ -9,9 +10,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use orchestrator_core::ports::SessionFailure;
 use rdkafka::ClientConfig;
 use rdkafka::TopicPartitionList;
-use rdkafka::client::ClientContext;
+use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -34,9 +36,92 @@ pub(crate) enum PlaceError {
     Failed(String),
 }
 
+/// A named place in a group of KIP-848.
+#[derive(Debug)]
+struct Name {
+    group: String,
+    name: String,
+}
+
+impl Name {
+    /// The place that members with these settings leave behind, if they do.
+    fn of(config: &ClientConfig) -> Option<Self> {
+        let of_config = |property| config.get(property).map(str::to_owned);
+        let (group, name) = (of_config("group.id")?, of_config("group.instance.id")?);
+        is_consumer_protocol(config).then_some(Self { group, name })
+    }
+
+    /// The id of the member in the place.
+    fn member<C: ClientContext>(
+        &self,
+        client: &Client<C>,
+        patience: Duration,
+    ) -> Result<Option<String>, String> {
+        ffi::member_of_name(client, &self.group, &self.name, patience)
+    }
+}
+
 /// Whether members with these settings leave a place behind.
 pub(crate) fn outlasts_its_member(config: &ClientConfig) -> bool {
-    is_consumer_protocol(config) && config.get("group.instance.id").is_some()
+    Name::of(config).is_some()
+}
+
+/// Looks now and then whether a place is still ours. librdkafka (2.12) ignores what it is told when it is not, unless
+/// partitions are at stake: FENCED_INSTANCE_ID and GROUP_ID_NOT_FOUND in answer to a heartbeat.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    name: Name,
+    looked: Instant,
+    /// So often in a row nobody was in the place.
+    empty: u32,
+}
+
+impl Watch {
+    /// How often it looks.
+    pub(crate) const EVERY: Duration = Duration::from_secs(10);
+
+    /// A watch over the place of such members, if they have one.
+    pub(crate) fn over(config: &ClientConfig) -> Option<Self> {
+        Some(Self {
+            name: Name::of(config)?,
+            looked: Instant::now(),
+            empty: 0,
+        })
+    }
+
+    /// Looks, if it is time. Says why the session cannot go on, if that is so.
+    pub(crate) fn look<C: ConsumerContext>(
+        &mut self,
+        consumer: &BaseConsumer<C>,
+        patience: Duration,
+    ) -> Option<SessionFailure> {
+        if self.looked.elapsed() < Self::EVERY {
+            return None;
+        }
+        self.looked = Instant::now();
+        let before = ffi::member_id(consumer);
+        let found = self.name.member(consumer.client(), patience);
+        let found = found
+            .inspect_err(|error| tracing::debug!(error, "who has our place cannot be found out"))
+            .ok()?;
+        // Who joins or leaves meanwhile has yet to hear of it.
+        let us = before.filter(|before| ffi::member_id(consumer).as_ref() == Some(before));
+        let Some(us) = us else {
+            self.empty = 0;
+            return None;
+        };
+        match found {
+            Some(member) if member == us => self.empty = 0,
+            Some(member) => {
+                let text = format!("{member} has our place in the consumer group");
+                return Some(SessionFailure::Fenced(text));
+            }
+            None => self.empty += 1,
+        }
+        (self.empty > 1).then(|| {
+            SessionFailure::Broken("the consumer group does not know us any more".to_owned())
+        })
+    }
 }
 
 /// Whether these settings choose KIP-848.
@@ -49,17 +134,26 @@ pub(crate) fn is_consumer_protocol(config: &ClientConfig) -> bool {
 pub(crate) struct StandIn(BaseConsumer<Stand>);
 
 impl StandIn {
-    /// Takes the place that the settings name, whoever has it. When this is dropped the place stays, for whoever comes
-    /// under that name.
+    /// Takes the place that the settings name: whoever has it, or only from the member of that id. When this is dropped
+    /// the place stays, for whoever comes under that name.
     pub(crate) fn take(
         config: &ClientConfig,
         topics: &[String],
+        only_from: Option<&str>,
         deadline: Instant,
         stop: &StopSignal,
     ) -> Result<Self, PlaceError> {
         let failed = |error: KafkaError| PlaceError::Failed(error.to_string());
         let consumer = BaseConsumer::from_config_and_context(&classic(config), Stand::default())
             .map_err(failed)?;
+        if let (Some(member), Some(name)) = (only_from, Name::of(config)) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match name.member(consumer.client(), left) {
+                Ok(Some(found)) if found == member => {}
+                Ok(found) => return Err(PlaceError::Twin(format!("{found:?} has our place"))),
+                Err(error) => return Err(PlaceError::Failed(error)),
+            }
+        }
         subscribe(&consumer, topics).map_err(failed)?;
         let stands = |consumer: &BaseConsumer<Stand>| consumer.context().0.load(Ordering::Relaxed);
         poll_until(&consumer, deadline, stop, stands)?;

@@ -38,14 +38,18 @@ pub(crate) enum Command {
     Pause(SourcePartition, Epoch),
     Resume(SourcePartition, Epoch, i64, Resume),
     Started(SourcePartition, Attempt, Start),
+    /// Join the group.
+    Join,
+    /// The session cannot go on.
+    Fail(SessionFailure),
     Leave,
 }
 
 /// How polling came to its end.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// We were told to leave, and did so as far as that could be done; whether we had a place in the group.
-    Left { had_a_place: bool },
+    /// We were told to leave, and did so as far as that could be done; the id that we had as a member.
+    Left { member: Option<String> },
     /// The broker says that our place in the group is another's, before we ever had it.
     PlaceTaken(String),
 }
@@ -66,6 +70,8 @@ pub(crate) struct Poller<'a> {
     consumer: Arc<BaseConsumer<Context>>,
     gather: Arc<Gather>,
     polling: &'a Polling,
+    /// Whether the group is to be joined.
+    subscribed: bool,
     /// When the broker was last reported to out of turn.
     reported: Instant,
     /// Whether the group has ever taken us in.
@@ -89,7 +95,8 @@ enum Odd {
 }
 
 impl<'a> Poller<'a> {
-    pub(crate) fn new(member: Member, polling: &'a Polling) -> Self {
+    /// `subscribed`: the consumer is joining already.
+    pub(crate) fn new(member: Member, polling: &'a Polling, subscribed: bool) -> Self {
         let Member { queue, consumer } = member;
         consumer
             .context()
@@ -99,6 +106,7 @@ impl<'a> Poller<'a> {
             gather: Arc::clone(&consumer.context().gather),
             consumer,
             polling,
+            subscribed,
             reported: Instant::now(),
             joined: false,
             place_taken: None,
@@ -129,10 +137,12 @@ impl<'a> Poller<'a> {
                 thread::park_timeout(until_permit);
             }
         }
-        let fatal = self.consumer.client().fatal_error().is_some();
-        let had_a_place = !fatal && (self.joined || ffi::is_member(&self.consumer));
+        let member = match self.consumer.client().fatal_error() {
+            None => ffi::member_id(&self.consumer),
+            Some(_) => None,
+        };
         self.leave();
-        End::Left { had_a_place }
+        End::Left { member }
     }
 
     /// Serves rebalances, errors and logs, and refreshes the group metadata if that is wanted: afterwards, so that it
@@ -156,19 +166,16 @@ impl<'a> Poller<'a> {
             self.context().refresh(&self.consumer);
         }
         self.context().ask_what_waited();
-        if self.reported.elapsed() >= REPORT_EVERY {
-            self.reported = Instant::now();
-            self.report_to_the_broker();
-        }
-    }
-
-    fn report_to_the_broker(&mut self) {
         self.joined = self.joined || ffi::is_member(&self.consumer);
-        if self.polling.consumer_protocol
-            && let Err(error) = subscribe(&self.consumer, &self.polling.topics)
+        if self.subscribed
+            && self.polling.consumer_protocol
+            && self.reported.elapsed() >= REPORT_EVERY
         {
-            // It reports when the broker expects it to; a fatal error comes with a poll.
-            tracing::debug!(%error, "cannot report to the broker out of turn");
+            self.reported = Instant::now();
+            if let Err(error) = subscribe(&self.consumer, &self.polling.topics) {
+                // It reports when the broker expects it to; a fatal error comes with a poll.
+                tracing::debug!(%error, "cannot report to the broker out of turn");
+            }
         }
     }
 
@@ -336,6 +343,18 @@ impl<'a> Poller<'a> {
                         self.again.push(command);
                     }
                 }
+            }
+            Command::Join if self.subscribed => {}
+            Command::Join => match subscribe(&self.consumer, &self.polling.topics) {
+                Ok(()) => self.subscribed = true,
+                Err(error) => {
+                    let error = format!("the source topics cannot be subscribed to: {error}");
+                    self.context().fail(SessionFailure::Broken(error));
+                }
+            },
+            Command::Fail(failure) => {
+                tracing::error!(?failure, "the consumer cannot go on");
+                self.context().fail(failure.clone());
             }
             Command::Leave => {}
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use orchestrator_core::ports::SessionFailure;
 
-use super::member::{Blueprint, Member};
+use super::member::{Blueprint, Member, subscribe};
 use super::place::{self, PlaceError, StandIn};
 use super::poll::{Command, End, Poller, Polling};
 use super::stop::StopSignal;
@@ -28,8 +28,10 @@ impl PollThread {
     /// Polls until told to leave, and leaves.
     pub(crate) fn run(self, mut member: Member) {
         for taken_back in 0.. {
-            let why = match Poller::new(member, &self.polling).run() {
-                End::Left { had_a_place } => return self.left(had_a_place),
+            // The first one waits until it is told to join.
+            let poller = Poller::new(member, &self.polling, taken_back > 0);
+            let why = match poller.run() {
+                End::Left { member } => return self.left(member),
                 End::PlaceTaken(why) => why,
             };
             match self.take_back(why, taken_back) {
@@ -44,17 +46,21 @@ impl PollThread {
     }
 
     /// The group is left, but perhaps not for good.
-    fn left(&self, had_a_place: bool) {
+    fn left(&self, member: Option<String>) {
         let outlasts_us = place::outlasts_its_member(&self.blueprint.config);
-        if !had_a_place || !outlasts_us || self.abandoned.is_stopped() {
+        let Some(member) = member.filter(|_| outlasts_us && !self.abandoned.is_stopped()) else {
             return;
-        }
+        };
         let deadline = Instant::now() + PLACE_PATIENCE;
         let given_up = self
-            .stand_in(deadline)
+            .stand_in(Some(&member), deadline)
             .and_then(|stand_in| stand_in.leave(deadline, &self.abandoned));
-        if let Err(error) = given_up {
-            tracing::warn!(%error, "our partitions wait for the session time-out of the group");
+        match given_up {
+            Ok(()) => {}
+            Err(PlaceError::Twin(why)) => tracing::info!(why, "somebody has taken over from us"),
+            Err(error) => {
+                tracing::warn!(%error, "our partitions wait for the session time-out of the group");
+            }
         }
     }
 
@@ -64,7 +70,7 @@ impl PollThread {
             return Err(SessionFailure::Fenced(why));
         }
         tracing::info!("the group keeps the place of an earlier process of our name: taking it");
-        let stand_in = match self.stand_in(Instant::now() + PLACE_PATIENCE) {
+        let stand_in = match self.stand_in(None, Instant::now() + PLACE_PATIENCE) {
             Ok(stand_in) => Some(stand_in),
             // It lives, and asked for its place again. The younger of two twins is the one that is meant, as with the
             // transactional id: try on.
@@ -75,15 +81,18 @@ impl PollThread {
                 )));
             }
         };
-        let member = self.blueprint.create();
+        let member = self.blueprint.create().and_then(|member| {
+            subscribe(&member.consumer, &self.blueprint.topics)?;
+            Ok(member)
+        });
         // After that: it takes a while to be closed, and nobody is to come in between.
         drop(stand_in);
         member.map_err(|error| SessionFailure::Broken(error.to_string()))
     }
 
-    fn stand_in(&self, deadline: Instant) -> Result<StandIn, PlaceError> {
+    fn stand_in(&self, only_from: Option<&str>, deadline: Instant) -> Result<StandIn, PlaceError> {
         let Blueprint { config, topics, .. } = &self.blueprint;
-        StandIn::take(config, topics, deadline, &self.abandoned)
+        StandIn::take(config, topics, only_from, deadline, &self.abandoned)
     }
 
     fn wait_until_told_to_leave(&self) {

@@ -21,7 +21,7 @@ use super::ffi;
 use super::gather::{Gather, Limits, Resume};
 use super::member::{Blueprint, Current};
 use super::offsets::{Ask, Asker, StartRules, committed};
-use super::place;
+use super::place::{self, Watch};
 use super::poll::{Command, Polling};
 use super::poll_thread::PollThread;
 use super::rebalance::{Context, Pending};
@@ -84,9 +84,27 @@ pub struct KafkaSession {
 }
 
 impl KafkaSession {
-    /// Creates the consumer, subscribes it and starts its thread. Needs no broker: what cannot be reached is tried
-    /// on, and [`SessionStatus`] says so.
+    /// Opens a session and joins the group.
     pub fn start(
+        config: &ClientConfig,
+        settings: SessionSettings,
+        membership: Arc<GroupMembership>,
+        limiter: Option<Arc<Limiter>>,
+    ) -> Result<Self, SessionError> {
+        let session = Self::open(config, settings, membership, limiter)?;
+        session.join();
+        Ok(session)
+    }
+
+    /// Joins the group, once: to be called when the producer is initialised. Of two processes of one name the one that
+    /// is second to initialise its producer is so to join, too: otherwise each of them could be fenced by the other.
+    pub fn join(&self) {
+        self.command(Command::Join);
+    }
+
+    /// Creates the consumer and starts its thread. Needs no broker: what cannot be reached is tried on, and
+    /// [`SessionStatus`] says so.
+    pub fn open(
         config: &ClientConfig,
         settings: SessionSettings,
         membership: Arc<GroupMembership>,
@@ -124,7 +142,7 @@ impl KafkaSession {
 
         let (commands, requests) = channel();
         let (answers, answered) = (commands.clone(), Arc::clone(&gather));
-        let asked = current.clone();
+        let (asked, lost) = (current.clone(), commands.clone());
         let asker = Asker {
             consumer: Box::new(move || asked.get()),
             topics: settings.topics.clone(),
@@ -139,6 +157,10 @@ impl KafkaSession {
                     .send(Command::Started(partition, attempt, start))
                     .unwrap_or_default();
                 answered.wake_poller();
+            }),
+            watch: Watch::over(config),
+            place_lost: Box::new(move |failure| {
+                lost.send(Command::Fail(failure)).unwrap_or_default();
             }),
         };
         asker.spawn(questions)?;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use orchestrator_testkit::kafka::{Kafka, KafkaOptions};
 use orchestrator_testkit::process::Signal;
+use orchestrator_testkit::wait;
 
 use super::crew::{Crew, ask_to_drain, exit_code, has_been_given};
 use super::driver::{DEADLINE, Protocol};
@@ -122,6 +123,53 @@ async fn of_two_twins_the_older_one_ends_with_code_4() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_twins_the_older_one_ends_with_code_4_with_kip_848() {
     twins_of_a_chosen_name(Protocol::Kip848).await;
+}
+
+/// Nobody else is in the group, and so nobody else keeps it alive.
+async fn twins_alone(protocol: Protocol, at_once: bool) {
+    let mut crew = crew(protocol).await;
+    let one = crew.start("a");
+    if !at_once {
+        has_been_given(&one, 0, 4).await;
+        crew.pass_some(DEADLINE).await;
+    }
+    let other = crew.start("a");
+    let ended = || [&one, &other].map(|process| process.status().unwrap().is_some());
+    let one_ended = wait::until("one of the twins ends", DEADLINE, async || {
+        ended() != [false, false]
+    });
+    one_ended.await.unwrap();
+    let [first_ended, _] = ended();
+    assert!(first_ended || at_once, "the younger one ended");
+    let (fenced, goes_on) = match first_ended {
+        true => (&one, &other),
+        false => (&other, &one),
+    };
+    assert_eq!(exit_code(fenced).await, Some(4));
+    crew.pass_some(DEADLINE).await;
+    ask_to_drain(goes_on);
+    assert_eq!(exit_code(goes_on).await, Some(0));
+    crew.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_twins_alone_the_younger_one_goes_on() {
+    twins_alone(Protocol::Cooperative, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_twins_alone_the_younger_one_goes_on_with_kip_848() {
+    twins_alone(Protocol::Kip848, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_twins_that_start_at_once_one_goes_on() {
+    twins_alone(Protocol::Cooperative, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_twins_that_start_at_once_one_goes_on_with_kip_848() {
+    twins_alone(Protocol::Kip848, true).await;
 }
 
 async fn twins_of_a_found_name(protocol: Protocol) {
