@@ -61,7 +61,7 @@ impl KafkaPorts {
             close_patience: CLOSE_PATIENCE,
         };
         let consumer = client_config::consumer(config, identity, number);
-        let session = KafkaSession::open(&consumer, settings, membership.clone(), limiter)
+        let session = KafkaSession::start(&consumer, settings, membership.clone(), limiter)
             .map_err(|error| broken(error.to_string()))?;
         let handle = session.handle();
         let committed = {
