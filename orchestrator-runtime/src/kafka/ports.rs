@@ -63,7 +63,7 @@ impl KafkaPorts {
         };
         let consumer = client_config::consumer(config, identity, number);
         tracing::debug!(worker = number, settings = ?Redacted(&consumer), "the consumer's settings");
-        let session = KafkaSession::open(&consumer, settings, membership.clone(), limiter)
+        let session = KafkaSession::start(&consumer, settings, membership.clone(), limiter)
             .map_err(|error| broken(error.to_string()))?;
         let handle = session.handle();
         let committed = {

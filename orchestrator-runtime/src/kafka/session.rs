@@ -84,27 +84,9 @@ pub struct KafkaSession {
 }
 
 impl KafkaSession {
-    /// Opens a session and joins the group.
-    pub fn start(
-        config: &ClientConfig,
-        settings: SessionSettings,
-        membership: Arc<GroupMembership>,
-        limiter: Option<Arc<Limiter>>,
-    ) -> Result<Self, SessionError> {
-        let session = Self::open(config, settings, membership, limiter)?;
-        session.join();
-        Ok(session)
-    }
-
-    /// Joins the group, once: to be called when the producer is initialised. Of two processes of one name the one that
-    /// is second to initialise its producer is so to join, too: otherwise each of them could be fenced by the other.
-    pub fn join(&self) {
-        self.command(Command::Join);
-    }
-
     /// Creates the consumer and starts its thread. Needs no broker: what cannot be reached is tried on, and
-    /// [`SessionStatus`] says so.
-    pub fn open(
+    /// [`SessionStatus`] says so. Nothing is read before [`join`](Self::join).
+    pub fn start(
         config: &ClientConfig,
         settings: SessionSettings,
         membership: Arc<GroupMembership>,
@@ -197,6 +179,12 @@ impl KafkaSession {
             abandoned,
             close_patience: settings.close_patience,
         })
+    }
+
+    /// Joins the group, once: to be called when the producer is initialised. Of two processes of one name the one that
+    /// is second to initialise its producer is so to join, too: otherwise each of them could be fenced by the other.
+    pub fn join(&self) {
+        self.command(Command::Join);
     }
 
     /// What others may know of this session.

@@ -143,6 +143,7 @@ impl Place {
     pub(crate) fn start_with(&self, config: &ClientConfig, settings: SessionSettings) -> Driver {
         let membership = Arc::new(GroupMembership::default());
         let session = KafkaSession::start(config, settings, Arc::clone(&membership), None).unwrap();
+        session.join();
         Driver {
             session,
             membership,

@@ -182,6 +182,7 @@ async fn the_rate_limit_holds() {
     let config = place.consumer(Protocol::Cooperative);
     let limiter = limiter(NonZeroU32::new(200));
     let mut session = KafkaSession::start(&config, place.settings(), membership, limiter).unwrap();
+    session.join();
     let (mut count, mut first) = (0, None);
     while count < 400 {
         let intake = session.next(true).await;
