@@ -1,6 +1,7 @@
 //! Kafka behind the two ports: the session (poll thread) and the committer (transaction thread). The only rooms that
 //! know librdkafka.
 
+mod asker;
 pub mod classify;
 pub(crate) mod client_config;
 pub(crate) mod cluster;

@@ -14,10 +14,11 @@ use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::asker::{Ask, Attempt, topic_problem};
 use super::ffi::{self, Hand};
 use super::gather::{Gather, Gathered, Resume};
 use super::member::{Member, subscribe};
-use super::offsets::{Ask, Attempt, Start, listed, topic_problem};
+use super::offsets::{Start, listed};
 use super::rebalance::Context;
 use super::seek::go_to;
 use super::session::Limiter;

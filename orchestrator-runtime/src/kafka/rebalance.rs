@@ -17,10 +17,11 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::asker::{Ask, Attempt};
 use super::ffi::{self, RecordQueue};
 use super::gather::Gather;
 use super::membership::Membership;
-use super::offsets::{Ask, Attempt, Start, StartRules, listed, look_up};
+use super::offsets::{Start, StartRules, listed, look_up};
 use super::status::SessionStatus;
 use crate::telemetry::kafka_log;
 

@@ -17,10 +17,11 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use tokio::sync::oneshot;
 
+use super::asker::{Ask, Asker};
 use super::ffi;
 use super::gather::{Gather, Limits, Resume};
 use super::member::{Blueprint, Current};
-use super::offsets::{Ask, Asker, StartRules, committed};
+use super::offsets::{StartRules, committed};
 use super::place::{self, Watch};
 use super::poll::{Command, Polling};
 use super::poll_thread::PollThread;

@@ -99,15 +99,6 @@ impl Place {
             .set("fetch.queue.backoff.ms", "2")
             .set("fetch.wait.max.ms", "100")
             .set("socket.timeout.ms", "10000");
-        if let Ok(debug) = std::env::var("TMP_DEBUG") {
-            config
-                .set("debug", debug)
-                .set_log_level(rdkafka::config::RDKafkaLogLevel::Debug);
-            tracing_subscriber::fmt()
-                .with_max_level(tracing::Level::TRACE)
-                .try_init()
-                .ok();
-        }
         match protocol {
             Protocol::Kip848 => config.set("group.protocol", "consumer"),
             classic => config

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use orchestrator_core::ports::{Session, SessionEvent};
+use orchestrator_core::ports::{Session, SessionEvent, SessionFailure};
 
-use super::driver::{Place, Protocol, both_until};
+use super::driver::{DEADLINE, Driver, Place, Protocol, both_until};
 
 async fn join_and_leave(protocol: Protocol) {
     let place = Place::new("join", 4).await;
@@ -71,4 +71,40 @@ async fn partitions_that_stay_flow_on_with_kip_848() {
 #[tokio::test]
 async fn the_eager_protocol_works_too() {
     join_and_leave(Protocol::Eager).await;
+}
+
+/// What a session ends with, if nothing else happens to it first.
+async fn failure(idle: &mut Driver) -> SessionFailure {
+    let intake = idle.session.next(true).await;
+    match intake.events.as_slice() {
+        [SessionEvent::Failed(failure)] => failure.clone(),
+        events => panic!("{events:?}"),
+    }
+}
+
+#[tokio::test]
+async fn of_two_twins_without_partitions_one_hears_of_it_with_kip_848() {
+    let place = Place::new("idle", 1).await;
+    let named = |name: &str| {
+        let mut config = place.consumer(Protocol::Kip848);
+        config.set("group.instance.id", name);
+        place.start_with(&config, place.settings())
+    };
+    let mut busy = named("busy");
+    busy.until("assigned", |d| d.assigned() == 1).await;
+    let (mut one, mut other) = (named("idle"), named("idle"));
+    let heard = async {
+        tokio::select! {
+            failure = failure(&mut one) => failure,
+            failure = failure(&mut other) => failure,
+        }
+    };
+    let heard = tokio::time::timeout(DEADLINE, heard).await.unwrap();
+    assert!(matches!(heard, SessionFailure::Fenced(_)), "{heard:?}");
+    assert_eq!(busy.assigned(), 1);
+    tokio::join!(
+        one.session.close(),
+        other.session.close(),
+        busy.session.close()
+    );
 }
