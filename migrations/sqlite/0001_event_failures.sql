@@ -31,3 +31,6 @@ CREATE TABLE "event_failures" (
 CREATE INDEX "event_failures_provisional"
     ON "event_failures" (cluster_id, consumer_group, source_topic, source_partition, source_offset)
     WHERE status = 'FAILED' AND passed_at IS NULL;
+
+-- For the retention.
+CREATE INDEX "event_failures_created" ON "event_failures" (created_at);

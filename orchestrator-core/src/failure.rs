@@ -51,6 +51,7 @@ pub struct FailureRecord {
     pub failure: Failure,
     /// Whether a dead letter is written in the transaction that passes it.
     pub dead_lettered: bool,
-    /// When its batch was taken, in milliseconds since 1970: an older one never overwrites a newer one.
+    /// When its partition was assigned to us, in milliseconds since 1970: what is written by an earlier owner, however
+    /// late, never overwrites what a later one has written.
     pub fence: i64,
 }

@@ -107,18 +107,24 @@ impl LedgerRow {
                 chain: text::trace(failure, CHAIN_MAX_BYTES),
             }),
             dead_lettered: failed.dead_lettered,
-            ..Self::received(&failed.record, failed.fence, keep_payload)
+            ..Self::taken(&failed.record, failed.fence, keep_payload, true)
         }
     }
 
     /// The row of a record that was taken.
+    ///
+    /// That its payload is not kept is not said of it: it is by order, and a failure's row says it.
     pub fn received(record: &Record, fence: i64, keep_payload: bool) -> Self {
+        Self::taken(record, fence, keep_payload, keep_payload)
+    }
+
+    fn taken(record: &Record, fence: i64, keep_payload: bool, say_omitted: bool) -> Self {
         let key = record.key().filter(|key| key.len() <= KEY_MAX_BYTES);
         let payload = record
             .value_bytes()
             .filter(|value| keep_payload && value.len() <= PAYLOAD_MAX_BYTES);
         let mut omitted = Vec::new();
-        if let (None, Some(value)) = (&payload, record.value()) {
+        if let (None, Some(value), true) = (&payload, record.value(), say_omitted) {
             omitted.push((VALUE_OMITTED, value.len()));
         }
         if let (None, Some(key)) = (key, record.key()) {

@@ -34,8 +34,9 @@ pub use record::{
 };
 pub use retry::Backoff;
 pub use tracker::{
-    BoxFuture, FailureStore, FailureTracker, LedgerIdentity, OffsetRange, Passed, StoreError,
-    StoreErrorClass, StoreFuture, TrackerError,
+    BoxFuture, FailureStore, FailureTracker, LedgerIdentity, OffsetRange, Passed, Provisional,
+    ReceivedPage, ReceivedRow, Settlement, StoreError, StoreErrorClass, StoreFuture, Taken,
+    TrackerError,
 };
 pub use transform::{
     Attempt, Context, Execution, Transformer, transform_async_fn, transform_blocking_fn,

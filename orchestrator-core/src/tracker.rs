@@ -4,10 +4,11 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 
 use crate::failure::FailureRecord;
-use crate::ledger_row::LedgerRow;
+use crate::ledger_row::{LedgerRow, LedgerStatus};
 use crate::record::{Record, SourcePartition, SourcePosition};
 
 /// A boxed future: both traits are dyn-safe, and are called per batch, never per record.
@@ -56,6 +57,15 @@ impl fmt::Display for TrackerError {
 
 impl std::error::Error for TrackerError {}
 
+/// Records of one partition, in order, that are about to be transformed.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// The records, never empty.
+    pub records: Vec<Record>,
+    /// When the partition was assigned to us; see [`FailureRecord::fence`].
+    pub fence: i64,
+}
+
 /// A strategy of the failure ledger. Every call is bounded in time by the implementation; the built-in ones are
 /// bounded by `ORCH_DB_BATCH_BUDGET_MS`. Calls may be repeated for the same records and must be idempotent.
 pub trait FailureTracker: Send + Sync + 'static {
@@ -77,12 +87,9 @@ pub trait FailureTracker: Send + Sync + 'static {
         false
     }
 
-    /// Records of one partition that are about to be transformed.
-    fn received<'a>(
-        &'a self,
-        _records: &'a [Record],
-        _fence: i64,
-    ) -> BoxFuture<'a, Result<(), TrackerError>> {
+    /// Records that are about to be transformed; a partition may come several times, in order. They are not
+    /// transformed before this is done, and while it goes on other calls are made.
+    fn received<'a>(&'a self, _taken: &'a [Taken]) -> BoxFuture<'a, Result<(), TrackerError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -118,6 +125,8 @@ pub enum StoreErrorClass {
     Unavailable,
     /// It did not answer in time, or somebody else held its lock for too long; counts too.
     Timeout,
+    /// No connection was free in time: others use them all; counts too.
+    Exhausted,
     /// A deadlock or a serialization failure: the same statement may work at once; counts if it goes on.
     Conflict,
     /// It refused what a row contains; never counts, and trying the same row again is useless.
@@ -130,6 +139,7 @@ impl StoreErrorClass {
         match self {
             Self::Unavailable => "unavailable",
             Self::Timeout => "timeout",
+            Self::Exhausted => "exhausted",
             Self::Conflict => "conflict",
             Self::Data => "data",
         }
@@ -166,12 +176,70 @@ impl std::error::Error for StoreError {}
 /// What a statement of a [`FailureStore`] gives back.
 pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
+/// A provisional FAILED row: whether its record was passed as a failure is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Provisional {
+    /// The record's offset.
+    pub offset: i64,
+    /// The fence it was written with.
+    pub fence: i64,
+}
+
+/// A RECEIVED row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceivedRow {
+    /// The record's offset.
+    pub offset: i64,
+    /// When the row was last written.
+    pub updated_at_ms: i64,
+}
+
+/// A page of a partition's rows, see [`FailureStore::received_page`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReceivedPage {
+    /// Those of them that are RECEIVED, in ascending order.
+    pub rows: Vec<ReceivedRow>,
+    /// Where the next page begins; `None` if this was the last one.
+    pub next: Option<i64>,
+}
+
+/// What the safeguard makes of a row that has been RECEIVED for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Settlement {
+    /// Its offset is committed, and it can only have succeeded: SUCCESS.
+    Success,
+    /// Its offset is committed, as a success or as a failure: UNKNOWN.
+    Unknown,
+    /// Its offset is not committed and nobody works on it: FAILED, provisional, of the class `stale`.
+    Stale,
+}
+
+impl Settlement {
+    /// What the row is then.
+    pub fn status(self) -> LedgerStatus {
+        match self {
+            Self::Success => LedgerStatus::Success,
+            Self::Unknown => LedgerStatus::Unknown,
+            Self::Stale => LedgerStatus::Failed,
+        }
+    }
+}
+
+/// The `error_class` of rows settled as [`Settlement::Stale`].
+pub const STALE_CLASS: &str = "stale";
+/// The `error_message` of rows settled as [`Settlement::Stale`].
+pub const STALE_MESSAGE: &str =
+    "taken, and not heard of since: its process has ended or its partition moved";
+
 /// A database that keeps the ledger. Strategies, time-outs, circuit breaker and metrics come free: a new database
 /// is one new implementation of this trait.
 ///
 /// Every method but [`prepare`](Self::prepare) is one statement, or one transaction of a few, on at most
 /// [`rows_per_statement`](Self::rows_per_statement) rows with distinct positions; it takes effect whole or not at
-/// all, and may be repeated. A row whose `fence` is older than the stored one's changes nothing.
+/// all, and may be repeated. Times are milliseconds since 1970.
+///
+/// Nothing older overwrites what is newer: a row whose `fence` is less than the stored one's changes nothing, and
+/// what became of records at `at_ms` changes no row whose fence is greater than that.
 ///
 /// Cancel safety: a future may be dropped at any time (its time-out has passed); its statement may then still take
 /// effect, and its connection must not be used again.
@@ -185,7 +253,12 @@ pub trait FailureStore: Send + Sync + 'static {
         1000
     }
 
-    /// Inserts records as RECEIVED. A row there already becomes RECEIVED again if its fence is older.
+    /// How many statements may run at once.
+    fn connections(&self) -> usize {
+        1
+    }
+
+    /// Inserts records as RECEIVED. A row there already becomes RECEIVED again, not passed, if its fence is older.
     fn insert_received<'a>(
         &'a self,
         ledger: &'a LedgerIdentity,
@@ -194,7 +267,7 @@ pub trait FailureStore: Send + Sync + 'static {
     ) -> StoreFuture<'a, ()>;
 
     /// Inserts records as FAILED, or makes the rows that are there FAILED. With the same fence, `passed_at` stays
-    /// if it is set; with a newer one it is what the row says.
+    /// if it is set, and a row that is SUCCESS stays as it is; with a newer one it is what the row says.
     fn upsert_failed<'a>(
         &'a self,
         ledger: &'a LedgerIdentity,
@@ -207,30 +280,58 @@ pub trait FailureStore: Send + Sync + 'static {
         &'a self,
         ledger: &'a LedgerIdentity,
         positions: &'a [SourcePosition],
-        now_ms: i64,
+        at_ms: i64,
     ) -> StoreFuture<'a, ()>;
 
-    /// Turns the RECEIVED and the provisional FAILED rows at these positions into SUCCESS, passed now.
+    /// Turns the RECEIVED and the provisional FAILED rows in these ranges into SUCCESS, passed at `at_ms`; those that
+    /// had failed before are resolved then. There are at most [`rows_per_statement`](Self::rows_per_statement)
+    /// ranges, and as many offsets in all.
     fn succeed<'a>(
         &'a self,
         ledger: &'a LedgerIdentity,
-        positions: &'a [SourcePosition],
-        now_ms: i64,
-    ) -> StoreFuture<'a, ()>;
-
-    /// The same for all rows in these ranges (at most `rows_per_statement` ranges).
-    fn succeed_ranges<'a>(
-        &'a self,
-        ledger: &'a LedgerIdentity,
         ranges: &'a [OffsetRange],
-        now_ms: i64,
+        at_ms: i64,
     ) -> StoreFuture<'a, ()>;
 
-    /// The offsets of provisional FAILED rows of a partition, from `from` on, in ascending order, `limit` at most.
+    /// The provisional FAILED rows of a partition, from `from` on, in ascending order, `limit` at most.
     fn provisional<'a>(
         &'a self,
         ledger: &'a LedgerIdentity,
         from: &'a SourcePosition,
         limit: usize,
-    ) -> StoreFuture<'a, Vec<i64>>;
+    ) -> StoreFuture<'a, Vec<Provisional>>;
+
+    /// Looks at the next `limit` rows of a partition, whatever their status, from `from` on in ascending order, and
+    /// tells which of them are RECEIVED: for the safeguard. A store without it leaves such rows alone.
+    fn received_page<'a>(
+        &'a self,
+        _ledger: &'a LedgerIdentity,
+        _from: &'a SourcePosition,
+        _limit: usize,
+    ) -> StoreFuture<'a, ReceivedPage> {
+        Box::pin(std::future::ready(Ok(ReceivedPage::default())))
+    }
+
+    /// Settles the rows at these positions that are still RECEIVED, and were last written before `before_ms`.
+    fn settle<'a>(
+        &'a self,
+        _ledger: &'a LedgerIdentity,
+        _positions: &'a [SourcePosition],
+        _settlement: Settlement,
+        _before_ms: i64,
+        _now_ms: i64,
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Deletes SUCCESS rows created in `created_ms`, `limit` at most, and says how many: for the retention. Several
+    /// processes may do it at once. A store without it keeps them.
+    fn prune<'a>(
+        &'a self,
+        _ledger: &'a LedgerIdentity,
+        _created_ms: Range<i64>,
+        _limit: usize,
+    ) -> StoreFuture<'a, u64> {
+        Box::pin(std::future::ready(Ok(0)))
+    }
 }

@@ -24,7 +24,8 @@ impl State {
     /// Looks for provisional rows from a position on.
     pub(super) async fn look(&self, from: &SourcePosition) -> Result<(), StoreError> {
         let Writer { store, ledger, .. } = &self.writer;
-        let offsets = store.provisional(ledger, from, PAGE).await?;
+        let rows = store.provisional(ledger, from, PAGE).await?;
+        let offsets: Vec<i64> = rows.iter().map(|row| row.offset).collect();
         let committed = self.watches().found(from, &offsets, Instant::now());
         for position in committed {
             let ours = self.writer.queue().contains(&position);

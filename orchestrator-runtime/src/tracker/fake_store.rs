@@ -3,13 +3,15 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use orchestrator_core::ledger_row::{LedgerRow, LedgerStatus};
 use orchestrator_core::{
-    Failure, FailureRecord, FailureStore, LedgerIdentity, OffsetRange, Record, SourcePartition,
-    SourcePosition, StoreError, StoreErrorClass, StoreFuture, TransformError,
+    Failure, FailureRecord, FailureStore, LedgerIdentity, OffsetRange, Provisional, ReceivedPage,
+    ReceivedRow, Record, Settlement, SourcePartition, SourcePosition, StoreError, StoreErrorClass,
+    StoreFuture, TransformError,
 };
 
 /// How the database is.
@@ -30,6 +32,8 @@ pub(super) struct StoredRow {
     pub(super) status: LedgerStatus,
     pub(super) row: LedgerRow,
     pub(super) resolved: bool,
+    pub(super) created_ms: i64,
+    pub(super) updated_ms: i64,
 }
 
 #[derive(Debug)]
@@ -119,10 +123,15 @@ impl FakeStore {
 fn succeed(inner: &mut Inner, now_ms: i64, matches: impl Fn(&SourcePosition) -> bool) {
     for ((position, _), stored) in &mut inner.rows {
         let open = matches!(stored.status, LedgerStatus::Received | LedgerStatus::Failed);
-        if open && stored.row.passed_at_ms.is_none() && matches(position) {
-            stored.resolved |= stored.status == LedgerStatus::Failed;
+        if open
+            && stored.row.fence <= now_ms
+            && stored.row.passed_at_ms.is_none()
+            && matches(position)
+        {
+            stored.resolved |= stored.row.error.is_some();
             stored.status = LedgerStatus::Success;
             stored.row.passed_at_ms = Some(now_ms);
+            stored.updated_ms = now_ms;
         }
     }
 }
@@ -140,7 +149,7 @@ impl FailureStore for FakeStore {
         &'a self,
         _: &'a LedgerIdentity,
         rows: &'a [LedgerRow],
-        _: i64,
+        now_ms: i64,
     ) -> StoreFuture<'a, ()> {
         self.statement("insert_received", rows, move |inner| {
             for row in rows {
@@ -149,10 +158,13 @@ impl FailureStore for FakeStore {
                     status: LedgerStatus::Received,
                     row: row.clone(),
                     resolved: false,
+                    created_ms: now_ms,
+                    updated_ms: now_ms,
                 };
                 let stored = inner.rows.entry(key).or_insert(new);
                 if row.fence > stored.row.fence {
                     stored.status = LedgerStatus::Received;
+                    stored.updated_ms = now_ms;
                     stored.row.fence = row.fence;
                     stored.row.passed_at_ms = None;
                 }
@@ -164,7 +176,7 @@ impl FailureStore for FakeStore {
         &'a self,
         _: &'a LedgerIdentity,
         rows: &'a [LedgerRow],
-        _: i64,
+        now_ms: i64,
     ) -> StoreFuture<'a, ()> {
         self.statement("upsert_failed", rows, move |inner| {
             for row in rows {
@@ -173,9 +185,14 @@ impl FailureStore for FakeStore {
                     status: LedgerStatus::Failed,
                     row: row.clone(),
                     resolved: false,
+                    created_ms: now_ms,
+                    updated_ms: now_ms,
                 };
-                match inner.rows.get(&key).map(|stored| &stored.row) {
+                let old = inner.rows.get(&key);
+                let succeeded = old.is_some_and(|old| old.status == LedgerStatus::Success);
+                match old.map(|stored| &stored.row) {
                     Some(old) if old.fence > row.fence => continue,
+                    Some(old) if old.fence == row.fence && succeeded => continue,
                     Some(old) if old.fence == row.fence => {
                         new.row.passed_at_ms = row.passed_at_ms.or(old.passed_at_ms);
                     }
@@ -194,7 +211,8 @@ impl FailureStore for FakeStore {
     ) -> StoreFuture<'a, ()> {
         self.statement("pass_failed", &[], move |inner| {
             for ((position, _), stored) in &mut inner.rows {
-                if stored.status == LedgerStatus::Failed && positions.contains(position) {
+                let newer = stored.row.fence > now_ms;
+                if stored.status == LedgerStatus::Failed && !newer && positions.contains(position) {
                     stored.row.passed_at_ms.get_or_insert(now_ms);
                 }
             }
@@ -204,21 +222,10 @@ impl FailureStore for FakeStore {
     fn succeed<'a>(
         &'a self,
         _: &'a LedgerIdentity,
-        positions: &'a [SourcePosition],
-        now_ms: i64,
-    ) -> StoreFuture<'a, ()> {
-        self.statement("succeed", &[], move |inner| {
-            succeed(inner, now_ms, |position| positions.contains(position));
-        })
-    }
-
-    fn succeed_ranges<'a>(
-        &'a self,
-        _: &'a LedgerIdentity,
         ranges: &'a [OffsetRange],
         now_ms: i64,
     ) -> StoreFuture<'a, ()> {
-        self.statement("succeed_ranges", &[], move |inner| {
+        self.statement("succeed", &[], move |inner| {
             succeed(inner, now_ms, |position| {
                 ranges.iter().any(|range| range.contains(position))
             });
@@ -230,19 +237,94 @@ impl FailureStore for FakeStore {
         _: &'a LedgerIdentity,
         from: &'a SourcePosition,
         limit: usize,
-    ) -> StoreFuture<'a, Vec<i64>> {
+    ) -> StoreFuture<'a, Vec<Provisional>> {
         self.statement("provisional", &[], move |inner| {
-            let provisional = inner.rows.iter().filter(|((position, _), stored)| {
-                position.partition == from.partition
-                    && position.offset >= from.offset
-                    && stored.status == LedgerStatus::Failed
-                    && stored.row.passed_at_ms.is_none()
+            let provisional = inner.rows_from(from).filter(|(_, stored)| {
+                stored.status == LedgerStatus::Failed && stored.row.passed_at_ms.is_none()
             });
-            provisional
-                .map(|((position, _), _)| position.offset)
-                .take(limit)
-                .collect()
+            let provisional = provisional.map(|(offset, stored)| Provisional {
+                offset,
+                fence: stored.row.fence,
+            });
+            provisional.take(limit).collect()
         })
+    }
+
+    fn received_page<'a>(
+        &'a self,
+        _: &'a LedgerIdentity,
+        from: &'a SourcePosition,
+        limit: usize,
+    ) -> StoreFuture<'a, ReceivedPage> {
+        self.statement("received_page", &[], move |inner| {
+            let page: Vec<_> = inner.rows_from(from).take(limit).collect();
+            let last = page.last().filter(|_| page.len() == limit);
+            let received = page
+                .iter()
+                .filter(|(_, stored)| stored.status == LedgerStatus::Received);
+            ReceivedPage {
+                next: last.map(|(offset, _)| offset + 1),
+                rows: received
+                    .map(|(offset, stored)| ReceivedRow {
+                        offset: *offset,
+                        updated_at_ms: stored.updated_ms,
+                    })
+                    .collect(),
+            }
+        })
+    }
+
+    fn settle<'a>(
+        &'a self,
+        _: &'a LedgerIdentity,
+        positions: &'a [SourcePosition],
+        settlement: Settlement,
+        before_ms: i64,
+        now_ms: i64,
+    ) -> StoreFuture<'a, ()> {
+        self.statement("settle", &[], move |inner| {
+            for ((position, _), stored) in &mut inner.rows {
+                if stored.status != LedgerStatus::Received
+                    || stored.updated_ms >= before_ms
+                    || !positions.contains(position)
+                {
+                    continue;
+                }
+                stored.status = settlement.status();
+                stored.updated_ms = now_ms;
+                if settlement != Settlement::Stale {
+                    stored.row.passed_at_ms = Some(now_ms);
+                }
+            }
+        })
+    }
+
+    fn prune<'a>(
+        &'a self,
+        _: &'a LedgerIdentity,
+        created_ms: Range<i64>,
+        limit: usize,
+    ) -> StoreFuture<'a, u64> {
+        self.statement("prune", &[], move |inner| {
+            let old = inner.rows.iter().filter(|(_, stored)| {
+                stored.status == LedgerStatus::Success && created_ms.contains(&stored.created_ms)
+            });
+            let old: Vec<_> = old.map(|(key, _)| key.clone()).take(limit).collect();
+            inner.rows.retain(|key, _| !old.contains(key));
+            old.len() as u64
+        })
+    }
+}
+
+impl Inner {
+    fn rows_from<'a>(
+        &'a self,
+        from: &'a SourcePosition,
+    ) -> impl Iterator<Item = (i64, &'a StoredRow)> {
+        let rows = self.rows.iter().filter(|((position, _), _)| {
+            position.partition == from.partition && position.offset >= from.offset
+        });
+        rows.map(|((position, _), stored)| (position.offset, stored))
     }
 }
 

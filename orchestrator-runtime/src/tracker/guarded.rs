@@ -1,6 +1,7 @@
 //! A store with a time-out, a circuit breaker and metrics round each statement. Every strategy writes through it.
 //! It must never wait longer than a statement may take, nor let a call through that the breaker refuses.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,8 +9,8 @@ use std::time::Duration;
 use orchestrator_core::breaker::{Breaker, BreakerSettings, CallOutcome, CircuitState, Permit};
 use orchestrator_core::ledger_row::LedgerRow;
 use orchestrator_core::{
-    FailureStore, LedgerIdentity, OffsetRange, SourcePosition, StoreError, StoreErrorClass,
-    StoreFuture,
+    FailureStore, LedgerIdentity, OffsetRange, Provisional, ReceivedPage, Settlement,
+    SourcePosition, StoreError, StoreErrorClass, StoreFuture,
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -232,6 +233,10 @@ impl FailureStore for Guarded {
         self.store.rows_per_statement().max(1)
     }
 
+    fn connections(&self) -> usize {
+        self.store.connections().max(1)
+    }
+
     fn insert_received<'a>(
         &'a self,
         ledger: &'a LedgerIdentity,
@@ -268,23 +273,10 @@ impl FailureStore for Guarded {
     fn succeed<'a>(
         &'a self,
         ledger: &'a LedgerIdentity,
-        positions: &'a [SourcePosition],
-        now_ms: i64,
-    ) -> StoreFuture<'a, ()> {
-        Box::pin(self.run("succeed", move || {
-            self.store.succeed(ledger, positions, now_ms)
-        }))
-    }
-
-    fn succeed_ranges<'a>(
-        &'a self,
-        ledger: &'a LedgerIdentity,
         ranges: &'a [OffsetRange],
-        now_ms: i64,
+        at_ms: i64,
     ) -> StoreFuture<'a, ()> {
-        Box::pin(self.run("succeed_ranges", move || {
-            self.store.succeed_ranges(ledger, ranges, now_ms)
-        }))
+        Box::pin(self.run("succeed", move || self.store.succeed(ledger, ranges, at_ms)))
     }
 
     fn provisional<'a>(
@@ -292,9 +284,45 @@ impl FailureStore for Guarded {
         ledger: &'a LedgerIdentity,
         from: &'a SourcePosition,
         limit: usize,
-    ) -> StoreFuture<'a, Vec<i64>> {
+    ) -> StoreFuture<'a, Vec<Provisional>> {
         Box::pin(self.run("provisional", move || {
             self.store.provisional(ledger, from, limit)
+        }))
+    }
+
+    fn received_page<'a>(
+        &'a self,
+        ledger: &'a LedgerIdentity,
+        from: &'a SourcePosition,
+        limit: usize,
+    ) -> StoreFuture<'a, ReceivedPage> {
+        Box::pin(self.run("received_page", move || {
+            self.store.received_page(ledger, from, limit)
+        }))
+    }
+
+    fn settle<'a>(
+        &'a self,
+        ledger: &'a LedgerIdentity,
+        positions: &'a [SourcePosition],
+        settlement: Settlement,
+        before_ms: i64,
+        now_ms: i64,
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(self.run("settle", move || {
+            self.store
+                .settle(ledger, positions, settlement, before_ms, now_ms)
+        }))
+    }
+
+    fn prune<'a>(
+        &'a self,
+        ledger: &'a LedgerIdentity,
+        created_ms: Range<i64>,
+        limit: usize,
+    ) -> StoreFuture<'a, u64> {
+        Box::pin(self.run("prune", move || {
+            self.store.prune(ledger, created_ms.clone(), limit)
         }))
     }
 }

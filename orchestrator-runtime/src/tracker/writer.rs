@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use orchestrator_core::ledger_row::LedgerRow;
 use orchestrator_core::{
-    FailureStore, LedgerIdentity, SourcePosition, StoreError, StoreErrorClass,
+    FailureStore, LedgerIdentity, OffsetRange, SourcePosition, StoreError, StoreErrorClass,
 };
 use tokio::sync::MutexGuard as TurnGuard;
 use tokio::time::{Instant, timeout_at};
@@ -124,7 +124,11 @@ impl Writer {
         if !succeeded.positions.is_empty() {
             let written = self
                 .store
-                .succeed(&self.ledger, &succeeded.positions, succeeded.at_ms)
+                .succeed(
+                    &self.ledger,
+                    &as_ranges(&succeeded.positions),
+                    succeeded.at_ms,
+                )
                 .await;
             self.marked(succeeded, written)?;
         }
@@ -228,6 +232,24 @@ impl Writer {
         self.drops.sum_up();
         self.report();
     }
+}
+
+/// Ascending positions as ranges.
+fn as_ranges(positions: &[SourcePosition]) -> Vec<OffsetRange> {
+    let mut ranges: Vec<OffsetRange> = Vec::new();
+    for SourcePosition { partition, offset } in positions {
+        match ranges.last_mut() {
+            Some(last) if last.partition == *partition && last.next == *offset => {
+                last.next += 1;
+            }
+            _ => ranges.push(OffsetRange {
+                partition: partition.clone(),
+                from: *offset,
+                next: offset + 1,
+            }),
+        }
+    }
+    ranges
 }
 
 fn busy(message: &str) -> StoreError {

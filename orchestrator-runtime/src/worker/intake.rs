@@ -3,7 +3,7 @@
 
 use orchestrator_core::lane::{Lane, Stop};
 use orchestrator_core::ports::{Committer, Epoch, Intake, Session, SessionEvent, Slice, UnitSlice};
-use orchestrator_core::{HoldReason, Record, SourcePartition, TransformError, Transformer};
+use orchestrator_core::{HoldReason, Record, SourcePartition, Taken, TransformError, Transformer};
 
 use super::settings::WorkerObserver;
 use super::{Worker, judge};
@@ -116,7 +116,10 @@ where
             .taken(&slice.partition, slice.next, slice.records.len());
         let received = if self.tracker.notes_received() {
             self.tracker
-                .received(&slice.records, judge::unix_ms())
+                .received(&[Taken {
+                    records: slice.records.clone(),
+                    fence: judge::unix_ms(),
+                }])
                 .await
         } else {
             Ok(())

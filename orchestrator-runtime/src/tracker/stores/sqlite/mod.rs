@@ -2,19 +2,20 @@
 //! statements out. It must never wait without bound, and never show the URL.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::str::FromStr;
 use std::time::Duration;
 
 use orchestrator_core::ledger_row::LedgerRow;
 use orchestrator_core::{
-    FailureStore, LedgerIdentity, OffsetRange, SourcePosition, StoreError, StoreErrorClass,
-    StoreFuture, TrackerError,
+    FailureStore, LedgerIdentity, OffsetRange, Provisional, ReceivedPage, ReceivedRow, Settlement,
+    SourcePosition, StoreError, StoreErrorClass, StoreFuture, TrackerError,
 };
 use sqlx::migrate::{Migration, Migrator};
 use sqlx::pool::{PoolConnection, PoolOptions};
 use sqlx::query_builder::QueryBuilder;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Pool, SqlSafeStr, Sqlite};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, FromRow, Pool, SqlSafeStr, Sqlite};
 use tokio::time::sleep;
 
 use super::TableName;
@@ -110,8 +111,12 @@ impl SqliteStore {
         if rows == 0 {
             return Ok(());
         }
+        self.run(query()).await.map(drop)
+    }
+
+    /// Executes a statement and gives the number of rows it changed.
+    async fn run(&self, mut query: QueryBuilder<Sqlite>) -> Result<u64, StoreError> {
         let mut lease = self.lease().await?;
-        let mut query = query();
         // Its text depends on the number of rows: not worth a place in the cache.
         let result = query
             .build()
@@ -119,7 +124,20 @@ impl SqliteStore {
             .execute(&mut *lease.connection)
             .await;
         lease.answered();
-        result.map(drop).map_err(classified)
+        result.map(|done| done.rows_affected()).map_err(classified)
+    }
+
+    async fn fetch<T>(&self, mut query: QueryBuilder<Sqlite>) -> Result<Vec<T>, StoreError>
+    where
+        T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
+    {
+        let mut lease = self.lease().await?;
+        let rows = query
+            .build_query_as()
+            .fetch_all(&mut *lease.connection)
+            .await;
+        lease.answered();
+        rows.map_err(classified)
     }
 
     async fn lease(&self) -> Result<Lease, StoreError> {
@@ -183,20 +201,10 @@ impl FailureStore for SqliteStore {
     fn succeed<'a>(
         &'a self,
         ledger: &'a LedgerIdentity,
-        positions: &'a [SourcePosition],
-        now_ms: i64,
-    ) -> StoreFuture<'a, ()> {
-        let statement = move || self.statements(ledger, now_ms).succeed(positions);
-        Box::pin(self.execute(positions.len(), statement))
-    }
-
-    fn succeed_ranges<'a>(
-        &'a self,
-        ledger: &'a LedgerIdentity,
         ranges: &'a [OffsetRange],
         now_ms: i64,
     ) -> StoreFuture<'a, ()> {
-        let statement = move || self.statements(ledger, now_ms).succeed_ranges(ranges);
+        let statement = move || self.statements(ledger, now_ms).succeed(ranges);
         Box::pin(self.execute(ranges.len(), statement))
     }
 
@@ -205,16 +213,62 @@ impl FailureStore for SqliteStore {
         ledger: &'a LedgerIdentity,
         from: &'a SourcePosition,
         limit: usize,
-    ) -> StoreFuture<'a, Vec<i64>> {
+    ) -> StoreFuture<'a, Vec<Provisional>> {
         Box::pin(async move {
-            let mut lease = self.lease().await?;
-            let mut query = self.statements(ledger, 0).provisional(from, limit);
-            let offsets = query
-                .build_query_scalar()
-                .fetch_all(&mut *lease.connection)
-                .await;
-            lease.answered();
-            offsets.map_err(classified)
+            let query = self.statements(ledger, 0).provisional(from, limit);
+            let rows: Vec<(i64, i64)> = self.fetch(query).await?;
+            let row = |(offset, fence)| Provisional { offset, fence };
+            Ok(rows.into_iter().map(row).collect())
+        })
+    }
+
+    fn received_page<'a>(
+        &'a self,
+        ledger: &'a LedgerIdentity,
+        from: &'a SourcePosition,
+        limit: usize,
+    ) -> StoreFuture<'a, ReceivedPage> {
+        Box::pin(async move {
+            let query = self.statements(ledger, 0).page(from, limit);
+            let page: Vec<(i64, bool, i64)> = self.fetch(query).await?;
+            let last = page.last().filter(|_| page.len() == limit);
+            let next = last.map(|(offset, ..)| offset + 1);
+            let received = page.into_iter().filter(|(_, is_received, _)| *is_received);
+            let rows = received.map(|(offset, _, updated_at_ms)| ReceivedRow {
+                offset,
+                updated_at_ms,
+            });
+            Ok(ReceivedPage {
+                rows: rows.collect(),
+                next,
+            })
+        })
+    }
+
+    fn settle<'a>(
+        &'a self,
+        ledger: &'a LedgerIdentity,
+        positions: &'a [SourcePosition],
+        settlement: Settlement,
+        before_ms: i64,
+        now_ms: i64,
+    ) -> StoreFuture<'a, ()> {
+        let statement = move || {
+            self.statements(ledger, now_ms)
+                .settle(positions, settlement, before_ms)
+        };
+        Box::pin(self.execute(positions.len(), statement))
+    }
+
+    fn prune<'a>(
+        &'a self,
+        ledger: &'a LedgerIdentity,
+        created_ms: Range<i64>,
+        limit: usize,
+    ) -> StoreFuture<'a, u64> {
+        Box::pin(async move {
+            let query = self.statements(ledger, 0).prune(created_ms, limit);
+            self.run(query).await
         })
     }
 }

@@ -22,8 +22,7 @@ enum Op {
     Failed(i64, i64),
     Received(i64, i64),
     Pass(i64),
-    Succeed(i64),
-    SucceedRange(i64, i64),
+    Succeed(i64, i64),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -32,8 +31,7 @@ fn op() -> impl Strategy<Value = Op> {
         (offset.clone(), fence.clone()).prop_map(|(offset, fence)| Op::Failed(offset, fence)),
         (offset.clone(), fence).prop_map(|(offset, fence)| Op::Received(offset, fence)),
         offset.clone().prop_map(Op::Pass),
-        offset.clone().prop_map(Op::Succeed),
-        (offset.clone(), offset).prop_map(|(from, next)| Op::SucceedRange(from, next)),
+        (offset.clone(), offset).prop_map(|(from, next)| Op::Succeed(from, next)),
     ]
 }
 
@@ -55,14 +53,13 @@ async fn apply(store: &dyn FailureStore, op: &Op, now_ms: i64) {
                 .pass_failed(&ledger, &[orders().at(offset)], now_ms)
                 .await
         }
-        Op::Succeed(offset) => store.succeed(&ledger, &[orders().at(offset)], now_ms).await,
-        Op::SucceedRange(from, next) => {
+        Op::Succeed(from, next) => {
             let range = OffsetRange {
                 partition: orders(),
                 from,
                 next,
             };
-            store.succeed_ranges(&ledger, &[range], now_ms).await
+            store.succeed(&ledger, &[range], now_ms).await
         }
     }
     .unwrap();

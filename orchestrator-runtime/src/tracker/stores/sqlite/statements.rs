@@ -1,8 +1,11 @@
 //! The store's statements: the SQL and what is bound to it. Used by the store; nothing is executed here. The only
 //! name put into SQL is a checked table name.
 
+use std::ops::Range;
+
 use orchestrator_core::ledger_row::{LedgerRow, LedgerStatus};
-use orchestrator_core::{LedgerIdentity, OffsetRange, SourcePartition, SourcePosition};
+use orchestrator_core::tracker::{STALE_CLASS, STALE_MESSAGE};
+use orchestrator_core::{LedgerIdentity, OffsetRange, Settlement, SourcePartition, SourcePosition};
 use sqlx::Sqlite;
 use sqlx::query_builder::{QueryBuilder, Separated};
 
@@ -37,7 +40,7 @@ impl Statements<'_> {
             dead_lettered = excluded.dead_lettered, passed_at = CASE WHEN excluded.fence > fence \
             THEN excluded.passed_at ELSE coalesce(excluded.passed_at, passed_at) END, \
             resolved_at = NULL, fence = excluded.fence, updated_at = excluded.updated_at \
-            WHERE excluded.fence >= fence";
+            WHERE excluded.fence > fence OR (excluded.fence = fence AND status <> 'SUCCESS')";
         self.insert(LedgerStatus::Failed, rows, on_conflict)
     }
 
@@ -45,28 +48,91 @@ impl Statements<'_> {
         let mut query = self.update();
         query.push("passed_at = ").push_bind(self.now_ms);
         self.within(&mut query, positions.iter().map(single));
-        query.push(" AND t.status = 'FAILED' AND t.passed_at IS NULL");
+        query.push(" AND t.status = 'FAILED' AND t.passed_at IS NULL AND t.fence <= ");
+        query.push_bind(self.now_ms);
         query
     }
 
-    pub(super) fn succeed(&self, positions: &[SourcePosition]) -> Query {
-        self.succeed_within(positions.iter().map(single))
+    pub(super) fn succeed(&self, ranges: &[OffsetRange]) -> Query {
+        let mut query = self.update();
+        query
+            .push("resolved_at = CASE WHEN error_class IS NOT NULL THEN ")
+            .push_bind(self.now_ms);
+        query
+            .push(" ELSE resolved_at END, status = 'SUCCESS', passed_at = ")
+            .push_bind(self.now_ms);
+        self.within(&mut query, ranges.iter().map(ends));
+        query.push(
+            " AND t.status IN ('RECEIVED', 'FAILED') AND t.passed_at IS NULL AND t.fence <= ",
+        );
+        query.push_bind(self.now_ms);
+        query
     }
 
-    pub(super) fn succeed_ranges(&self, ranges: &[OffsetRange]) -> Query {
-        self.succeed_within(ranges.iter().map(|range| {
-            let SourcePartition { topic, partition } = &range.partition;
-            (
-                topic.as_str(),
-                *partition,
-                range.from,
-                range.next.saturating_sub(1),
-            )
-        }))
+    pub(super) fn settle(
+        &self,
+        positions: &[SourcePosition],
+        settlement: Settlement,
+        before_ms: i64,
+    ) -> Query {
+        let mut query = self.update();
+        query
+            .push("status = ")
+            .push_bind(settlement.status().as_str());
+        if settlement == Settlement::Stale {
+            query.push(", error_class = ").push_bind(STALE_CLASS);
+            query.push(", error_message = ").push_bind(STALE_MESSAGE);
+        } else {
+            query.push(", passed_at = ").push_bind(self.now_ms);
+        }
+        self.within(&mut query, positions.iter().map(single));
+        query
+            .push(" AND t.status = 'RECEIVED' AND t.updated_at < ")
+            .push_bind(before_ms);
+        query
+    }
+
+    pub(super) fn prune(&self, created_ms: Range<i64>, limit: usize) -> Query {
+        let table = self.table.as_str();
+        let mut query = QueryBuilder::new(format!(
+            "DELETE FROM \"{table}\" WHERE rowid IN (SELECT rowid FROM \"{table}\""
+        ));
+        query
+            .push(" WHERE created_at >= ")
+            .push_bind(created_ms.start);
+        query.push(" AND created_at < ").push_bind(created_ms.end);
+        query
+            .push(" AND status = 'SUCCESS' AND cluster_id = ")
+            .push_bind(&*self.ledger.cluster_id);
+        query
+            .push(" AND consumer_group = ")
+            .push_bind(&*self.ledger.consumer_group);
+        query
+            .push(" ORDER BY created_at LIMIT ")
+            .push_bind(count(limit));
+        query.push(")");
+        query
+    }
+
+    pub(super) fn page(&self, from: &SourcePosition, limit: usize) -> Query {
+        let mut query = self.select("source_offset, status = 'RECEIVED', updated_at", from);
+        query
+            .push(" ORDER BY source_offset LIMIT ")
+            .push_bind(count(limit));
+        query
     }
 
     pub(super) fn provisional(&self, from: &SourcePosition, limit: usize) -> Query {
-        let mut query = QueryBuilder::new("SELECT source_offset FROM \"");
+        let mut query = self.select("source_offset, fence", from);
+        // As literals, or the partial index would not be used.
+        query.push(" AND status = 'FAILED' AND passed_at IS NULL ORDER BY source_offset LIMIT ");
+        query.push_bind(count(limit));
+        query
+    }
+
+    /// Rows of a partition from a position on.
+    fn select(&self, columns: &'static str, from: &SourcePosition) -> Query {
+        let mut query = QueryBuilder::new(format!("SELECT {columns} FROM \""));
         query.push(self.table.as_str());
         query
             .push("\" WHERE cluster_id = ")
@@ -81,9 +147,6 @@ impl Statements<'_> {
             .push(" AND source_partition = ")
             .push_bind(from.partition.partition);
         query.push(" AND source_offset >= ").push_bind(from.offset);
-        // As literals, or the partial index would not be used.
-        query.push(" AND status = 'FAILED' AND passed_at IS NULL ORDER BY source_offset LIMIT ");
-        query.push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
         query
     }
 
@@ -96,19 +159,6 @@ impl Statements<'_> {
              record_timestamp_ms) DO UPDATE SET ",
         );
         query.push(on_conflict);
-        query
-    }
-
-    fn succeed_within<'r>(&self, ranges: impl Iterator<Item = Ends<'r>>) -> Query {
-        let mut query = self.update();
-        query
-            .push("resolved_at = CASE WHEN status = 'FAILED' THEN ")
-            .push_bind(self.now_ms);
-        query
-            .push(" ELSE resolved_at END, status = 'SUCCESS', passed_at = ")
-            .push_bind(self.now_ms);
-        self.within(&mut query, ranges);
-        query.push(" AND t.status IN ('RECEIVED', 'FAILED') AND t.passed_at IS NULL");
         query
     }
 
@@ -175,6 +225,12 @@ fn bind(
         .push_bind(statements.now_ms);
 }
 
+/// The ends of a range that is not empty.
+fn ends(range: &OffsetRange) -> Ends<'_> {
+    let SourcePartition { topic, partition } = &range.partition;
+    (topic, *partition, range.from, range.next.saturating_sub(1))
+}
+
 /// A position as a range of one.
 fn single(position: &SourcePosition) -> Ends<'_> {
     let SourcePosition { partition, offset } = position;
@@ -184,4 +240,8 @@ fn single(position: &SourcePosition) -> Ends<'_> {
         *offset,
         *offset,
     )
+}
+
+fn count(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
 }

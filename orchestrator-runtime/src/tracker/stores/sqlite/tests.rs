@@ -28,6 +28,24 @@ pub(super) fn row(offset: i64, fence: i64) -> LedgerRow {
     LedgerRow::failed(&failed(offset, fence), true)
 }
 
+pub(super) fn range(from: i64, next: i64) -> OffsetRange {
+    OffsetRange {
+        partition: orders(),
+        from,
+        next,
+    }
+}
+
+async fn provisional(
+    store: &SqliteStore,
+    ledger: &LedgerIdentity,
+    from: SourcePosition,
+    limit: usize,
+) -> Vec<i64> {
+    let found = store.provisional(ledger, &from, limit).await.unwrap();
+    found.into_iter().map(|row| row.offset).collect()
+}
+
 impl SqliteStore {
     pub(super) async fn texts(&self, sql: &str) -> Vec<String> {
         let mut lease = self.lease().await.unwrap();
@@ -120,14 +138,14 @@ async fn an_older_fence_never_overwrites() {
     assert_eq!(store.summary().await, ["1 FAILED provisional 100 1"]);
     // A repeat does not undo `passed_at`; a newer batch does.
     store
-        .pass_failed(&identity(), &[orders().at(1)], 3)
+        .pass_failed(&identity(), &[orders().at(1)], 103)
         .await
         .unwrap();
     store
         .upsert_failed(&identity(), &[row(1, 100)], 4)
         .await
         .unwrap();
-    assert_eq!(store.summary().await, ["1 FAILED passed 3 100 1"]);
+    assert_eq!(store.summary().await, ["1 FAILED passed 103 100 1"]);
     store
         .upsert_failed(&identity(), &[row(1, 101)], 5)
         .await
@@ -153,26 +171,14 @@ async fn other_groups_partitions_and_topics_are_left_alone() {
         .await
         .unwrap();
     store.upsert_failed(&other, &[row(1, 1)], 1).await.unwrap();
-    store
-        .succeed(&identity(), &[orders().at(1)], 2)
-        .await
-        .unwrap();
+    store.succeed(&identity(), &[range(1, 2)], 2).await.unwrap();
     assert_eq!(
-        store
-            .provisional(&identity(), &orders().at(0), 9)
-            .await
-            .unwrap(),
+        provisional(&store, &identity(), orders().at(0), 9).await,
         [0i64; 0]
     );
-    assert_eq!(
-        store.provisional(&other, &orders().at(0), 9).await.unwrap(),
-        [1]
-    );
+    assert_eq!(provisional(&store, &other, orders().at(0), 9).await, [1]);
     let elsewhere = orchestrator_core::SourcePartition::new("orders", 1).at(0);
-    assert_eq!(
-        store.provisional(&other, &elsewhere, 9).await.unwrap(),
-        [0i64; 0]
-    );
+    assert_eq!(provisional(&store, &other, elsewhere, 9).await, [0i64; 0]);
 }
 
 #[tokio::test]
@@ -184,11 +190,7 @@ async fn as_many_rows_as_one_statement_takes() {
     let positions: Vec<_> = rows.iter().map(|row| row.position.clone()).collect();
     let ranges: Vec<_> = positions
         .iter()
-        .map(|at| OffsetRange {
-            partition: at.partition.clone(),
-            from: at.offset,
-            next: at.offset + 1,
-        })
+        .map(|at| range(at.offset, at.offset + 1))
         .collect();
     store.insert_received(&identity(), &rows, 1).await.unwrap();
     store.upsert_failed(&identity(), &rows, 1).await.unwrap();
@@ -197,22 +199,13 @@ async fn as_many_rows_as_one_statement_takes() {
         .await
         .unwrap();
     assert_eq!(found.len(), rows.len());
-    assert_eq!(
-        store
-            .provisional(&identity(), &orders().at(2), 3)
-            .await
-            .unwrap(),
-        [2, 3, 4]
-    );
+    let found = provisional(&store, &identity(), orders().at(2), 3).await;
+    assert_eq!(found, [2, 3, 4]);
     store
         .pass_failed(&identity(), &positions[..10], 1)
         .await
         .unwrap();
-    store
-        .succeed(&identity(), &positions[10..], 1)
-        .await
-        .unwrap();
-    store.succeed_ranges(&identity(), &ranges, 1).await.unwrap();
+    store.succeed(&identity(), &ranges, 1).await.unwrap();
     let counts = "SELECT status || ' ' || count(*) FROM event_failures GROUP BY status ORDER BY 1";
     assert_eq!(store.texts(counts).await, ["FAILED 10", "SUCCESS 490"]);
 }
@@ -220,14 +213,10 @@ async fn as_many_rows_as_one_statement_takes() {
 #[tokio::test]
 async fn statements_find_their_rows_by_index() {
     let (_folder, store) = ready().await;
-    let ranges = [OffsetRange {
-        partition: orders(),
-        from: 0,
-        next: 9,
-    }];
+    let ranges = [range(0, 9)];
     let update = store
         .statements(&identity(), 1)
-        .succeed_ranges(&ranges)
+        .succeed(&ranges)
         .into_string();
     let mut lease = store.lease().await.unwrap();
     let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {update}")))
