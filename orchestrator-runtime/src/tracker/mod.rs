@@ -18,6 +18,8 @@ mod health;
 mod lightweight;
 mod none;
 mod queue;
+#[allow(dead_code)] // Until the writer is wired to it.
+mod spill;
 pub mod stores;
 mod watch;
 mod writer;
