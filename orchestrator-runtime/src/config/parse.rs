@@ -2,6 +2,7 @@
 //! `None` means "not allowed" - what is allowed, the table says.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -35,6 +36,11 @@ pub(super) fn switch(text: &str) -> Option<bool> {
 
 pub(super) fn secret(text: &str) -> Option<Secret> {
     Some(Secret::new(text))
+}
+
+/// A folder's path.
+pub(super) fn folder(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
 }
 
 /// A group or instance id.

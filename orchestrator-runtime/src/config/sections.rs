@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::keys::{DEFAULT_DB_URL, key};
@@ -197,6 +198,16 @@ pub struct LedgerConfig {
     pub degrade_dont_block: bool,
     /// Rows that wait for a database that is down.
     pub queue_max_rows: usize,
+    /// Connections to the database.
+    pub max_connections: usize,
+    /// The folder of the spill journal.
+    pub spill_dir: Option<PathBuf>,
+    /// What the spill journal may take on disk.
+    pub spill_max_bytes: u64,
+    /// How long a row may be RECEIVED before it is settled, if ever.
+    pub safeguard_stale: Option<Duration>,
+    /// How long SUCCESS rows stay, if not for ever.
+    pub retention: Option<Duration>,
     /// Which rows keep the record's value.
     pub store_payload: StorePayload,
 }
@@ -226,6 +237,15 @@ impl LedgerConfig {
             circuit_open: reader.defaulted(key!("DB_CIRCUIT_OPEN_MS"), parse::millis),
             degrade_dont_block: reader.defaulted(key!("DB_DEGRADE_DONT_BLOCK"), parse::switch),
             queue_max_rows: reader.defaulted(key!("DB_QUEUE_MAX_ROWS"), parse::number),
+            max_connections: reader.defaulted(key!("DB_MAX_CONNECTIONS"), parse::number),
+            spill_dir: reader.optional(key!("SPILL_DIR"), parse::folder),
+            spill_max_bytes: 1_000_000
+                * reader.defaulted(key!("SPILL_MAX_MB"), parse::number::<u64>),
+            safeguard_stale: Some(reader.defaulted(key!("SAFEGUARD_STALE_MS"), parse::millis))
+                .filter(|stale| !stale.is_zero()),
+            retention: Some(reader.defaulted(key!("LEDGER_RETENTION_HOURS"), parse::number::<u64>))
+                .filter(|hours| *hours > 0)
+                .map(|hours| Duration::from_secs(hours * 3600)),
             store_payload: reader.defaulted(key!("STORE_PAYLOAD"), parse::choice),
         }
     }

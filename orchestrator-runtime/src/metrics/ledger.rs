@@ -17,6 +17,9 @@ pub(crate) struct LedgerMetrics {
     errors: Family<Counter>,
     rows_dropped: Family<Counter>,
     failures_logged: Family<Counter>,
+    rows_written: Counter,
+    rows_waiting: Gauge,
+    spill_bytes: Gauge,
 }
 
 impl LedgerMetrics {
@@ -36,6 +39,9 @@ impl LedgerMetrics {
             errors: counters(&names::DB_ERRORS),
             rows_dropped: counters(&names::LEDGER_ROWS_DROPPED),
             failures_logged: counters(&names::LEDGER_FAILURES_LOGGED),
+            rows_written: register_counter(&names::LEDGER_ROWS_WRITTEN, &pipeline, &[]),
+            rows_waiting: register_gauge(&names::LEDGER_ROWS_WAITING, &pipeline, &[]),
+            spill_bytes: register_gauge(&names::LEDGER_SPILL_BYTES, &pipeline, &[]),
         }
     }
 
@@ -55,9 +61,20 @@ impl LedgerMetrics {
         self.errors.of(class).increment(1);
     }
 
-    /// A row was given up.
-    pub(crate) fn row_dropped(&self, reason: &'static str) {
-        self.rows_dropped.of(reason).increment(1);
+    /// Rows were given up.
+    pub(crate) fn rows_dropped(&self, reason: &'static str, rows: usize) {
+        self.rows_dropped.of(reason).increment(rows as u64);
+    }
+
+    /// Rows were written.
+    pub(crate) fn rows_written(&self, rows: usize) {
+        self.rows_written.increment(rows as u64);
+    }
+
+    /// What waits, and what of it is on disk.
+    pub(crate) fn waiting(&self, rows: u64, spill_bytes: u64) {
+        self.rows_waiting.set(rows as f64);
+        self.spill_bytes.set(spill_bytes as f64);
     }
 
     /// A failure was logged and no row of it kept.
@@ -80,7 +97,7 @@ mod tests {
             metrics.database(true, false);
             metrics.statement("upsert_failed", Duration::from_millis(4));
             metrics.statement_failed("timeout");
-            metrics.row_dropped("queue_full");
+            metrics.rows_dropped("queue_full", 1);
             metrics.failure_logged("permanent");
         });
         let text = handle.render();

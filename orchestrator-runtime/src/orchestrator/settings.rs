@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use orchestrator_core::{Backoff, Policy, SourcePartition};
+use orchestrator_core::{AtomicOnPoison, Backoff, FailureMode, Policy, SourcePartition};
 
 use crate::config::Config;
 use crate::tracker::LedgerSettings;
@@ -23,6 +23,15 @@ pub(super) fn ledger(config: &Config) -> LedgerSettings {
         circuit_open: ledger.circuit_open,
         degrade_dont_block: ledger.degrade_dont_block,
         queue_max_rows: ledger.queue_max_rows,
+        max_connections: ledger.max_connections,
+        spill_dir: ledger.spill_dir.clone(),
+        spill_max_bytes: ledger.spill_max_bytes,
+        safeguard_stale: ledger.safeguard_stale,
+        retention: ledger.retention,
+        // Whatever is passed has succeeded: failures hold their partition, and nobody lets one pass by hand.
+        only_success_passes: config.failure.mode == FailureMode::Atomic
+            && config.failure.atomic_on_poison == AtomicOnPoison::Block
+            && config.failure.dead_letter_records.is_empty(),
         store_payload: ledger.store_payload,
         pipeline: config.kafka.group_id.clone(),
     }

@@ -1,16 +1,16 @@
-//! What LIGHTWEIGHT does behind the worker's back: gets the store ready, writes what had to wait, looks for rows of
-//! others. Spawned by the strategy; the last flush is here too. It must pace itself while the database is in trouble.
+//! What the strategies do behind the worker's back: get the store ready, write what had to wait, write back from the
+//! journal, tell successes, look for rows of others. Spawned by the strategy; the last flush is here too. It must pace itself while the database is in trouble.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use orchestrator_core::{FailureStore, SourcePosition, StoreError};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::lightweight::State;
+use super::built_in::State;
 use super::now_ms;
 use super::queue::Mark;
-use super::watch::PAGE;
+use super::watch::{PAGE, Watches};
 use super::writer::Writer;
 
 /// The least pause between two tries of a database in trouble.
@@ -26,11 +26,14 @@ impl State {
         let Writer { store, ledger, .. } = &self.writer;
         let rows = store.provisional(ledger, from, PAGE).await?;
         let offsets: Vec<i64> = rows.iter().map(|row| row.offset).collect();
-        let committed = self.watches().found(from, &offsets, Instant::now());
+        let found = |mut watches: MutexGuard<'_, Watches>| {
+            watches.found(from, &offsets, Instant::now())
+        };
+        let committed = self.watches().map(found).unwrap_or_default();
         for position in committed {
             let ours = self.writer.queue().contains(&position);
             if !ours && !self.writer.queue_mark(&position, Mark::Succeeded, now_ms()) {
-                self.watches().unsure(&position.partition);
+                self.unsure(&position.partition);
             }
         }
         Ok(())
@@ -55,7 +58,10 @@ impl State {
                 }
             };
             self.writer.tidy();
-            self.watches().forget_gone(Instant::now());
+            if let Some(mut watches) = self.watches() {
+                watches.forget_gone(Instant::now());
+            }
+            self.report();
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = sleep_until(next) => {}
@@ -75,12 +81,21 @@ impl State {
                 break;
             }
         }
-        let due = self.watches().due(Instant::now());
-        for position in due {
+        if let Some(spill) = &self.spill {
+            spill.adopt().await;
+            while spill.write_back(&self.writer).await? {
+                self.report();
+            }
+        }
+        if let Some(notes) = &self.notes {
+            notes.wake.notify_one();
+        }
+        let due = self.watches().map(|watches| watches.due(Instant::now()));
+        for position in due.unwrap_or_default() {
             self.look(&position).await?;
         }
         let idle = Instant::now() + IDLE_TICK;
-        let due = self.watches().next_due();
+        let due = self.watches().and_then(|watches| watches.next_due());
         let now_if_marked = (!self.writer.queue().is_idle()).then(Instant::now);
         Ok([due, now_if_marked]
             .into_iter()
@@ -88,17 +103,46 @@ impl State {
             .fold(idle, Instant::min))
     }
 
+    /// The second background task, of OUTBOX and RELIABLE: tells the database what has succeeded.
+    pub(super) async fn keep_telling(self: Arc<Self>) {
+        let Some(notes) = &self.notes else {
+            return;
+        };
+        loop {
+            match self.tell(notes).await {
+                Ok(true) => {}
+                Ok(false) => notes.wake.notified().await,
+                Err(_) => {
+                    // The first task notices when the database is well again, and wakes this one.
+                    self.wake.notify_one();
+                    let retry = self.writer.store.retry_at();
+                    let soon = Instant::now() + RETRY_AFTER;
+                    sleep_until(retry.map_or(soon, |at| at.max(soon))).await;
+                }
+            }
+        }
+    }
+
     /// Writes what waits, trying a database in trouble again and again. What is left then is given up only when
-    /// the strategy is dropped: other workers may still be at it.
+    /// the strategy is dropped: other workers may still be at it. What is in the journal waits there for the next
+    /// process.
     pub(super) async fn flush(&self) {
         let until = Instant::now() + FLUSH_LIMIT;
-        while !self.writer.queue().is_idle() {
+        if self.spill_now().is_some() {
+            self.spill_queue().await;
+        }
+        while !self.is_idle() {
             self.wake.notify_one();
             self.writer.store.probe_now();
             let written = match self.writer.turn(until).await {
                 Ok(turn) => self.writer.drain(&turn, until).await,
                 Err(error) => Err(error),
             };
+            let told = match (&self.notes, &written) {
+                (Some(notes), Ok(())) => self.tell(notes).await.map(drop),
+                _ => Ok(()),
+            };
+            let written = written.and(told);
             if written.is_err() && Instant::now() >= until {
                 break;
             }
@@ -106,5 +150,6 @@ impl State {
                 sleep(RETRY_AFTER).await;
             }
         }
+        self.report();
     }
 }

@@ -3,9 +3,11 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use orchestrator_core::OffsetRange;
 use tokio::time::Instant;
 
 use super::health::LedgerHealth;
+use super::in_flight::Run;
 
 /// So many lines a window; the rest are summed up in the next.
 const MAX_LOG_LINES: usize = 50;
@@ -16,6 +18,8 @@ const WINDOW: Duration = Duration::from_secs(10);
 pub(super) enum DropReason {
     /// `ORCH_DB_QUEUE_MAX_ROWS` rows were waiting already.
     QueueFull,
+    /// The spill journal took no more (`ORCH_SPILL_MAX_MB`), and the queue was full too.
+    SpillFull,
     /// The database refused it even without its payload and text.
     Refused,
     /// The process ended before the database was back.
@@ -26,6 +30,7 @@ impl DropReason {
     fn as_str(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
+            Self::SpillFull => "spill_full",
             Self::Refused => "refused",
             Self::Shutdown => "shutdown",
         }
@@ -61,7 +66,42 @@ impl Drops {
     pub(super) fn drop_row(&self, health: &LedgerHealth, reason: DropReason, dedup_key: &str) {
         health.rows_dropped(1);
         let reason = reason.as_str();
-        health.metrics().row_dropped(reason);
+        health.metrics().rows_dropped(reason, 1);
+        if self.may_log(1) {
+            tracing::error!(dedupKey = dedup_key, reason, "ledger row dropped");
+        }
+    }
+
+    /// Says that the rows of these records, which were passed, are missing.
+    pub(super) fn missing(&self, health: &LedgerHealth, reason: DropReason, runs: &[Run]) {
+        let reason = reason.as_str();
+        for run in runs {
+            health.rows_dropped(run.records);
+            health.metrics().rows_dropped(reason, run.records);
+            if !self.may_log(run.records) {
+                continue;
+            }
+            let OffsetRange {
+                partition,
+                from,
+                next,
+            } = &run.range;
+            if run.records == 1 {
+                let dedup_key = partition.at(*from);
+                tracing::error!(dedupKey = %dedup_key, reason, "ledger row dropped");
+            } else {
+                tracing::error!(
+                    rows = run.records,
+                    reason,
+                    "ledger rows dropped: {partition}, offsets {from} to {}",
+                    next - 1
+                );
+            }
+        }
+    }
+
+    /// Whether there is room for a line of the log about so many rows; otherwise they are summed up later.
+    fn may_log(&self, rows: usize) -> bool {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if window.is_over(now) {
@@ -70,10 +110,10 @@ impl Drops {
         window.since.get_or_insert(now);
         if window.lines < MAX_LOG_LINES {
             window.lines += 1;
-            tracing::error!(dedupKey = dedup_key, reason, "ledger row dropped");
-        } else {
-            window.unnamed += 1;
+            return true;
         }
+        window.unnamed += rows as u64;
+        false
     }
 
     /// Says how many rows went unnamed, if the window is over.

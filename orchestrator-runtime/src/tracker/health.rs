@@ -23,7 +23,7 @@ pub enum DbState {
 /// What the ledger has done since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LedgerCounters {
-    /// FAILED rows written, repeats included.
+    /// RECEIVED and FAILED rows written, repeats included.
     pub rows_written: u64,
     /// Rows that wait for the database.
     pub rows_waiting: u64,
@@ -132,15 +132,19 @@ impl LedgerHealth {
 
     pub(super) fn rows_written(&self, rows: usize) {
         self.written.fetch_add(rows as u64, Relaxed);
+        self.metrics.rows_written(rows);
     }
 
     pub(super) fn rows_dropped(&self, rows: usize) {
         self.dropped.fetch_add(rows as u64, Relaxed);
     }
 
-    pub(super) fn rows_waiting(&self, rows: usize) {
-        self.waiting.store(rows as u64, Relaxed);
-        self.publish();
+    /// How many rows wait, and what of them is on disk.
+    pub(super) fn rows_waiting(&self, rows: u64, spill_bytes: u64) {
+        self.metrics.waiting(rows, spill_bytes);
+        if self.waiting.swap(rows, Relaxed) != rows {
+            self.publish();
+        }
     }
 
     fn publish(&self) {

@@ -3,6 +3,7 @@
 //! Kafka unless the user asked for it (`ORCH_DB_DEGRADE_DONT_BLOCK=false`), and nothing may show the database's URL.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,15 +13,18 @@ use crate::config::{StorePayload, Strategy};
 use crate::metrics::LedgerMetrics;
 
 mod background;
+mod built_in;
 mod drops;
 mod guarded;
 mod health;
-mod lightweight;
+mod in_flight;
 mod none;
 mod queue;
-#[allow(dead_code)] // Until the writer is wired to it.
+mod received;
 mod spill;
+mod spilling;
 pub mod stores;
+mod successes;
 mod watch;
 mod writer;
 
@@ -53,6 +57,18 @@ pub struct LedgerSettings {
     pub queue_max_rows: usize,
     /// `ORCH_STORE_PAYLOAD`.
     pub store_payload: StorePayload,
+    /// `ORCH_SPILL_DIR`.
+    pub spill_dir: Option<PathBuf>,
+    /// `ORCH_SPILL_MAX_MB`, in bytes.
+    pub spill_max_bytes: u64,
+    /// `ORCH_DB_MAX_CONNECTIONS`.
+    pub max_connections: usize,
+    /// `ORCH_SAFEGUARD_STALE_MS`; `None` leaves rows that are RECEIVED for ever alone.
+    pub safeguard_stale: Option<Duration>,
+    /// `ORCH_LEDGER_RETENTION_HOURS`; `None` keeps rows for ever.
+    pub retention: Option<Duration>,
+    /// Whether only successes are ever passed: ATOMIC, with poison that blocks.
+    pub only_success_passes: bool,
     /// The value of the metrics' `pipeline` label.
     pub pipeline: String,
 }
@@ -70,6 +86,12 @@ impl Default for LedgerSettings {
             degrade_dont_block: true,
             queue_max_rows: 10_000,
             store_payload: StorePayload::Failed,
+            spill_dir: None,
+            spill_max_bytes: 1024 * 1024 * 1024,
+            max_connections: 4,
+            safeguard_stale: Some(Duration::from_secs(300)),
+            retention: Some(Duration::from_secs(168 * 3600)),
+            only_success_passes: false,
             pipeline: String::new(),
         }
     }
@@ -143,11 +165,6 @@ impl LedgerPlan {
         store: Option<Arc<dyn FailureStore>>,
         settings: LedgerSettings,
     ) -> Result<Self, TrackerError> {
-        if matches!(settings.strategy, Strategy::Outbox | Strategy::Reliable) {
-            return Err(refused(
-                "ORCH_DB_STRATEGY: OUTBOX and RELIABLE are not available in this version: use LIGHTWEIGHT or NONE",
-            ));
-        }
         Ok(Self {
             metrics: LedgerMetrics::new(&settings.pipeline),
             settings,
@@ -172,7 +189,7 @@ impl LedgerPlan {
             };
         };
         let (tracker, health) =
-            lightweight::start(store, &self.settings, self.metrics, identity).await;
+            built_in::start(store, &self.settings, self.metrics, identity).await;
         Ledger {
             tracker: Arc::new(tracker),
             health: Some(health),

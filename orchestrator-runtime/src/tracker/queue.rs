@@ -177,6 +177,26 @@ impl Queue {
         }
     }
 
+    /// Takes out everything but the rows of partitions that were taken away.
+    pub(super) fn take_all(&mut self) -> (Vec<LedgerRow>, Vec<(SourcePosition, Mark, i64)>) {
+        let (orphaned, taken) = std::mem::take(&mut self.entries)
+            .into_iter()
+            .partition(|(_, entry)| entry.orphaned.is_some());
+        self.entries = orphaned;
+        let (mut rows, mut marks) = (Vec::new(), Vec::new());
+        for (position, entry) in taken {
+            match entry.pending {
+                Pending::Row(row) => {
+                    self.rows -= 1;
+                    self.bytes -= row.size();
+                    rows.push(*row);
+                }
+                Pending::Mark(mark, at_ms) => marks.push((position, mark, at_ms)),
+            }
+        }
+        (rows, marks)
+    }
+
     /// Partitions were taken away: their rows wait only to hear of a commit.
     pub(super) fn orphan(&mut self, partitions: &[SourcePartition], now: Instant) {
         for (position, entry) in &mut self.entries {

@@ -24,9 +24,16 @@ pub(super) struct Writer {
     pub(super) health: Arc<LedgerHealth>,
     queue: Mutex<Queue>,
     turn: tokio::sync::Mutex<()>,
-    drops: Drops,
+    pub(super) drops: Drops,
     /// Nothing may be given up: a row that cannot be written is an error for ever.
     strict: bool,
+}
+
+/// What rows say of their records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RowKind {
+    Received,
+    Failed,
 }
 
 /// The right to write.
@@ -93,12 +100,7 @@ impl Writer {
             Ok(())
         })
         .await;
-        self.report();
-        written.unwrap_or_else(|_| {
-            Err(busy(
-                "the budget of the call was used up (ORCH_DB_BATCH_BUDGET_MS)",
-            ))
-        })
+        written.unwrap_or_else(|_| Err(over_budget()))
     }
 
     /// Writes as much as one statement of each kind takes; `false` if there was nothing to write.
@@ -110,7 +112,7 @@ impl Writer {
             return Err(refusal);
         }
         let work = self.queue().take(self.store.rows_per_statement());
-        self.write_rows(&work).await?;
+        self.write_queued(&work).await?;
         let Work {
             passed, succeeded, ..
         } = &work;
@@ -135,51 +137,49 @@ impl Writer {
         Ok(true)
     }
 
-    async fn write_rows(&self, work: &Work) -> Result<(), StoreError> {
+    async fn write_queued(&self, work: &Work) -> Result<(), StoreError> {
         if work.rows.is_empty() {
             return Ok(());
         }
-        match self
-            .store
-            .upsert_failed(&self.ledger, &work.rows, now_ms())
-            .await
-        {
+        self.write_rows(RowKind::Failed, &work.rows).await?;
+        let mut queue = self.queue();
+        for (row, version) in work.rows.iter().zip(&work.row_versions) {
+            queue.done(&row.position, *version);
+        }
+        Ok(())
+    }
+
+    /// Writes rows of distinct records, as many as one statement takes. One that is refused for its content is
+    /// written without it, or given up unless nothing may be.
+    pub(super) async fn write_rows(
+        &self,
+        kind: RowKind,
+        rows: &[LedgerRow],
+    ) -> Result<(), StoreError> {
+        match self.execute(kind, rows).await {
             Err(error) if error.class == StoreErrorClass::Data => {
                 // One of them is refused: find it, so that its neighbours are not.
-                for (row, version) in work.rows.iter().zip(&work.row_versions) {
-                    self.write_row(row, *version).await?;
+                for row in rows {
+                    self.write_alone(kind, row).await?;
                 }
                 Ok(())
             }
             result => {
                 result?;
-                self.health.rows_written(work.rows.len());
-                let mut queue = self.queue();
-                for (row, version) in work.rows.iter().zip(&work.row_versions) {
-                    queue.done(&row.position, *version);
-                }
+                self.health.rows_written(rows.len());
                 Ok(())
             }
         }
     }
 
-    /// Writes one row, without payload and text if it must be.
-    async fn write_row(&self, row: &LedgerRow, version: u64) -> Result<(), StoreError> {
-        let whole = std::slice::from_ref(row);
-        let mut written = self
-            .store
-            .upsert_failed(&self.ledger, whole, now_ms())
-            .await;
+    async fn write_alone(&self, kind: RowKind, row: &LedgerRow) -> Result<(), StoreError> {
+        let mut written = self.execute(kind, std::slice::from_ref(row)).await;
         if let Err(StoreError {
             class: StoreErrorClass::Data,
             ..
         }) = written
         {
-            let bare = [row.clone().bare()];
-            written = self
-                .store
-                .upsert_failed(&self.ledger, &bare, now_ms())
-                .await;
+            written = self.execute(kind, &[row.clone().bare()]).await;
         }
         match written {
             Ok(()) => self.health.rows_written(1),
@@ -189,19 +189,19 @@ impl Writer {
             }
             Err(error) => return Err(error),
         }
-        self.queue().done(&row.position, version);
         Ok(())
     }
 
-    fn marked(&self, marked: &Marked, written: Result<(), StoreError>) -> Result<(), StoreError> {
-        match written {
-            Err(error) if error.class != StoreErrorClass::Data => return Err(error),
-            // There is nothing in a mark that could be refused; should it be, trying again would not help.
-            Err(error) => {
-                tracing::warn!(%error, rows = marked.positions.len(), "the ledger refused marks")
-            }
-            Ok(()) => {}
+    async fn execute(&self, kind: RowKind, rows: &[LedgerRow]) -> Result<(), StoreError> {
+        let Self { store, ledger, .. } = self;
+        match kind {
+            RowKind::Received => store.insert_received(ledger, rows, now_ms()).await,
+            RowKind::Failed => store.upsert_failed(ledger, rows, now_ms()).await,
         }
+    }
+
+    fn marked(&self, marked: &Marked, written: Result<(), StoreError>) -> Result<(), StoreError> {
+        refused_alone(written, marked.positions.len())?;
         let mut queue = self.queue();
         for (position, version) in marked.positions.iter().zip(&marked.versions) {
             queue.done(position, *version);
@@ -209,47 +209,66 @@ impl Writer {
         Ok(())
     }
 
-    /// Tells health how much waits.
-    pub(super) fn report(&self) {
-        let waiting = self.queue().waiting();
-        self.health.rows_waiting(waiting);
-    }
-
     /// What the background sees to now and then beside writing.
     pub(super) fn tidy(&self) {
         self.queue().forget_orphans(Instant::now());
         self.drops.sum_up_old();
-        self.report();
     }
 
-    /// Gives up whatever still waits: the process ends.
-    pub(super) fn abandon(&self) {
-        let lost = self.queue().abandon();
+    /// Gives up whatever still waits, and the rows with these dedup keys: the process ends.
+    pub(super) fn abandon(&self, mut lost: Vec<String>) {
+        lost.extend(self.queue().abandon());
         for dedup_key in &lost {
             self.drops
                 .drop_row(&self.health, DropReason::Shutdown, dedup_key);
         }
         self.drops.sum_up();
-        self.report();
+        self.health.rows_waiting(0, 0);
+    }
+}
+
+/// There is nothing in what becomes of records that could be refused; should it be, trying again would not help.
+pub(super) fn refused_alone(
+    written: Result<(), StoreError>,
+    records: usize,
+) -> Result<(), StoreError> {
+    match written {
+        Err(error) if error.class == StoreErrorClass::Data => {
+            tracing::warn!(%error, records, "the ledger's database refused to note what became of records");
+            Ok(())
+        }
+        written => written,
     }
 }
 
 /// Ascending positions as ranges.
 fn as_ranges(positions: &[SourcePosition]) -> Vec<OffsetRange> {
     let mut ranges: Vec<OffsetRange> = Vec::new();
-    for SourcePosition { partition, offset } in positions {
+    for position in positions {
         match ranges.last_mut() {
-            Some(last) if last.partition == *partition && last.next == *offset => {
+            Some(last)
+                if last.partition == position.partition && last.next == position.offset =>
+            {
                 last.next += 1;
             }
-            _ => ranges.push(OffsetRange {
-                partition: partition.clone(),
-                from: *offset,
-                next: offset + 1,
-            }),
+            _ => ranges.push(single(position)),
         }
     }
     ranges
+}
+
+/// A call used up its budget.
+pub(super) fn over_budget() -> StoreError {
+    busy("the budget of the call was used up (ORCH_DB_BATCH_BUDGET_MS)")
+}
+
+/// A position as a range.
+pub(super) fn single(position: &SourcePosition) -> OffsetRange {
+    OffsetRange {
+        partition: position.partition.clone(),
+        from: position.offset,
+        next: position.offset + 1,
+    }
 }
 
 fn busy(message: &str) -> StoreError {

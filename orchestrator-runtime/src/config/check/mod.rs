@@ -54,16 +54,6 @@ impl Rules<'_> {
                 "is reserved and not available yet: EXACTLY_ONCE",
             );
         }
-        if matches!(
-            self.config.ledger.strategy,
-            Strategy::Outbox | Strategy::Reliable
-        ) {
-            self.refuse(
-                key!("DB_STRATEGY"),
-                &[],
-                "is not available yet in this version: LIGHTWEIGHT | NONE",
-            );
-        }
         let url = self
             .config
             .ledger
@@ -75,10 +65,13 @@ impl Rules<'_> {
             _ if url.is_empty() => return,
             "sqlite" if cfg!(feature = "sqlite") => return,
             "sqlite" => "needs the build feature `sqlite`",
-            "postgres" | "postgresql" | "mysql" | "mariadb" => {
-                "is not available yet in this version: sqlite://path"
+            "postgres" | "postgresql" if cfg!(feature = "postgres") => return,
+            "postgres" | "postgresql" => "needs the build feature `postgres`",
+            "mysql" | "mariadb" if cfg!(feature = "mysql") => return,
+            "mysql" | "mariadb" => "needs the build feature `mysql`",
+            _ => {
+                "allowed is sqlite://path, postgres://user:password@host/database, mysql://user:password@host/database"
             }
-            _ => "allowed is sqlite://path",
         };
         self.refuse(key!("DB_URL"), &[key!("DB_STRATEGY")], problem);
     }

@@ -75,16 +75,6 @@ fn poison_has_somewhere_to_go() {
 fn what_is_not_there_yet_says_so() {
     refused(&[("DELIVERY", "AT_LEAST_ONCE")], "DELIVERY", "reserved");
     refused(
-        &[("DB_STRATEGY", "OUTBOX")],
-        "DB_STRATEGY",
-        "not available yet in this version: LIGHTWEIGHT | NONE",
-    );
-    refused(
-        &[("DB_STRATEGY", "RELIABLE")],
-        "DB_STRATEGY",
-        "not available yet",
-    );
-    refused(
         &[("DB_URL", "postgres://u:hunter2@h/db")],
         "DB_URL",
         "not available yet",

@@ -1,0 +1,291 @@
+//! What OUTBOX and RELIABLE write beside failures: a RECEIVED row of every record before it is transformed, and
+//! SUCCESS when it is passed. The first is waited for, the second follows in the background. Bulk or a statement a
+//! record: that is the only difference between the two.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use orchestrator_core::ledger_row::LedgerRow;
+use orchestrator_core::{FailureStore, Passed, Record, StoreError, Taken};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use super::built_in::State;
+use super::drops::DropReason;
+use super::in_flight::InFlight;
+use super::now_ms;
+use super::spill::Entry;
+use super::successes::Successes;
+use super::writer::RowKind;
+
+/// So many records at least share a budget, for each statement that may run at once.
+const AT_LEAST: usize = 100;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Notes {
+    in_flight: Mutex<InFlight>,
+    /// RECEIVED rows that wait for the database.
+    rows: Mutex<VecDeque<LedgerRow>>,
+    successes: Mutex<Successes>,
+    /// Held by whoever takes something out.
+    turn: tokio::sync::Mutex<()>,
+    /// Rung when there is something for the background to tell the database.
+    pub(super) wake: Notify,
+    /// Rung when there are fewer successes to tell.
+    fewer: Notify,
+    /// Records of one statement.
+    at_a_time: usize,
+    /// Statements at once.
+    at_once: usize,
+    /// So many rows, and so many records that have succeeded, wait at the most.
+    max_waiting: usize,
+    keep_payload: bool,
+}
+
+impl Notes {
+    pub(super) fn new(
+        (at_a_time, at_once): (usize, usize),
+        max_waiting: usize,
+        keep_payload: bool,
+    ) -> Self {
+        Self {
+            in_flight: Mutex::default(),
+            rows: Mutex::default(),
+            successes: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            wake: Notify::new(),
+            fewer: Notify::new(),
+            at_a_time,
+            at_once,
+            max_waiting,
+            keep_payload,
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> MutexGuard<'_, InFlight> {
+        lock(&self.in_flight)
+    }
+
+    /// How many RECEIVED rows wait.
+    pub(super) fn rows_waiting(&self) -> usize {
+        lock(&self.rows).len()
+    }
+
+    /// Whether nothing is left to write.
+    pub(super) fn is_idle(&self) -> bool {
+        self.rows_waiting() == 0 && lock(&self.successes).records() == 0
+    }
+
+    /// The rows of passed records that are lost when the process ends now.
+    pub(super) fn abandon(&self) -> Vec<String> {
+        let in_flight = self.in_flight();
+        let rows = std::mem::take(&mut *lock(&self.rows)).into_iter();
+        rows.filter(|row| !in_flight.contains(&row.position))
+            .map(|row| row.dedup_key)
+            .collect()
+    }
+
+    /// Everything that waits, for the journal.
+    fn take_all(&self) -> Vec<Entry> {
+        let rows = std::mem::take(&mut *lock(&self.rows)).into_iter();
+        let rows = rows.map(|row| Entry::Received(Box::new(row)));
+        let successes = lock(&self.successes).take_all().into_iter();
+        let successes = successes.map(|(range, at_ms)| Entry::Succeeded { range, at_ms });
+        rows.chain(successes).collect()
+    }
+}
+
+impl State {
+    /// Has the database note records that are about to be transformed.
+    pub(super) async fn received(&self, taken: &[Taken]) -> Result<(), StoreError> {
+        let Some(notes) = &self.notes else {
+            return Ok(());
+        };
+        self.wait_for_successes(notes).await;
+        for Taken { records, fence } in taken {
+            for some in records.chunks(notes.at_a_time.max(AT_LEAST) * notes.at_once) {
+                self.receive(notes, some, *fence).await?;
+            }
+        }
+        self.report();
+        Ok(())
+    }
+
+    /// Records of one partition, as many as go at once.
+    async fn receive(&self, notes: &Notes, records: &[Record], fence: i64) -> Result<(), StoreError> {
+        let missed = if self.strict || self.writer.store.is_flowing() {
+            let rows = rows(notes, records, fence);
+            let written = self.write_received(notes, &rows).await;
+            match written {
+                Ok(()) => false,
+                Err(error) if self.strict => return Err(error),
+                // They may have been written for all that: whatever comes, these are kept.
+                Err(_) => !self.keep_received(notes, rows, true).await,
+            }
+        } else {
+            let room = self.spill.is_some()
+                || notes.rows_waiting() + records.len() <= notes.max_waiting;
+            !(room && self.keep_received(notes, rows(notes, records, fence), false).await)
+        };
+        notes.in_flight().noted(records, missed);
+        Ok(())
+    }
+
+    async fn write_received(&self, notes: &Notes, rows: &[LedgerRow]) -> Result<(), StoreError> {
+        let mut statements = Vec::new();
+        for some in rows.chunks(notes.at_a_time) {
+            statements.push(self.writer.write_rows(RowKind::Received, some));
+        }
+        let write = all(statements, notes.at_once);
+        timeout_at(Instant::now() + self.batch_budget, write)
+            .await
+            .unwrap_or_else(|_| Err(super::writer::over_budget()))
+    }
+
+    /// Keeps rows for when the database is back, in the journal if there is one; `false` if there is no room.
+    async fn keep_received(&self, notes: &Notes, rows: Vec<LedgerRow>, must: bool) -> bool {
+        let entries = rows.into_iter().map(|row| Entry::Received(Box::new(row)));
+        let left = match &self.spill {
+            Some(spill) => spill.append(entries.collect()).await,
+            None => entries.collect(),
+        };
+        self.wake.notify_one();
+        let mut waiting = lock(&notes.rows);
+        if !must && waiting.len() + left.len() > notes.max_waiting {
+            return false;
+        }
+        waiting.extend(left.into_iter().filter_map(|entry| match entry {
+            Entry::Received(row) => Some(*row),
+            _ => None,
+        }));
+        true
+    }
+
+    /// Records were passed: those that succeeded are told the database later, those without a row are counted.
+    pub(super) async fn succeeded(&self, passed: &Passed) {
+        let Some(notes) = &self.notes else {
+            return;
+        };
+        let at_ms = now_ms();
+        let gone = notes.in_flight().passed(passed, notes.at_a_time);
+        if !gone.missed.is_empty() {
+            let reason = match self.spill {
+                Some(_) => DropReason::SpillFull,
+                None => DropReason::QueueFull,
+            };
+            self.writer
+                .drops
+                .missing(&self.writer.health, reason, &gone.missed);
+        }
+        if gone.succeeded.is_empty() {
+            return;
+        }
+        {
+            let mut successes = lock(&notes.successes);
+            for run in gone.succeeded {
+                successes.push(run, at_ms, notes.at_a_time);
+            }
+        }
+        // Else the background does it.
+        if let Ok(_turn) = notes.turn.try_lock() {
+            self.spill_notes(notes).await;
+        }
+        notes.wake.notify_one();
+    }
+
+    /// Puts what waits into the journal, if that is where it has to go: while the database is in trouble, and as long
+    /// as the journal holds what has to be written before.
+    async fn spill_notes(&self, notes: &Notes) {
+        let Some(spill) = self.spill_now() else {
+            return;
+        };
+        // What does not fit waits in memory; there is little of it.
+        for entry in spill.append(notes.take_all()).await {
+            match entry {
+                Entry::Received(row) => lock(&notes.rows).push_back(*row),
+                Entry::Succeeded { range, at_ms } => {
+                    let run = super::in_flight::Run { range, records: 1 };
+                    lock(&notes.successes).push(run, at_ms, 1);
+                }
+                Entry::Failed(_) | Entry::Passed { .. } => {}
+            }
+        }
+    }
+
+    /// Tells the database what waits: rows first. `false` if nothing waits.
+    pub(super) async fn tell(&self, notes: &Notes) -> Result<bool, StoreError> {
+        let _turn = notes.turn.lock().await;
+        if self.spill_now().is_some() {
+            // Their rows may still be in the journal: it comes first, and they follow it there.
+            self.spill_notes(notes).await;
+            return Ok(false);
+        }
+        if let Some(refusal) = self.writer.store.refusal() {
+            return Err(refusal);
+        }
+        let rows: Vec<LedgerRow> = {
+            let rows = lock(&notes.rows);
+            let size = self.writer.store.rows_per_statement();
+            rows.iter().take(size).cloned().collect()
+        };
+        if !rows.is_empty() {
+            self.writer.write_rows(RowKind::Received, &rows).await?;
+            lock(&notes.rows).drain(..rows.len());
+            return Ok(true);
+        }
+        let chunks = lock(&notes.successes).take(notes.at_a_time, notes.at_once);
+        if chunks.is_empty() {
+            return Ok(false);
+        }
+        let (store, ledger) = (&self.writer.store, &self.writer.ledger);
+        let mut statements = Vec::new();
+        for chunk in &chunks {
+            statements.push(async move {
+                let told = store.succeed(ledger, &chunk.ranges, chunk.at_ms).await;
+                super::writer::refused_alone(told, chunk.ranges.len())
+            });
+        }
+        all(statements, notes.at_once).await?;
+        lock(&notes.successes).done();
+        notes.fewer.notify_waiters();
+        Ok(true)
+    }
+
+    /// Lets the database catch up: records are not taken faster than they can be told.
+    async fn wait_for_successes(&self, notes: &Notes) {
+        let until = Instant::now() + self.batch_budget;
+        loop {
+            let fewer = notes.fewer.notified();
+            if lock(&notes.successes).records() <= notes.max_waiting
+                || !(self.strict || self.writer.store.is_flowing())
+                || timeout_at(until, fewer).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+/// Runs statements, some at once, until one fails.
+async fn all(
+    statements: Vec<impl Future<Output = Result<(), StoreError>>>,
+    at_once: usize,
+) -> Result<(), StoreError> {
+    let running = stream::iter(statements).buffer_unordered(at_once);
+    running.try_collect().await
+}
+
+fn rows(notes: &Notes, records: &[Record], fence: i64) -> Vec<LedgerRow> {
+    let row = |record| LedgerRow::received(record, fence, notes.keep_payload);
+    records.iter().map(row).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[path = "received_tests.rs"]
+mod tests;

@@ -1,0 +1,246 @@
+//! The journal at the strategies' service: what the database did not take is appended to it, and written from it
+//! once the database is well again. Blocking file work is kept off the runtime's threads. It must never lose an
+//! entry without saying how many.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use orchestrator_core::ledger_row::LedgerRow;
+use orchestrator_core::{FailureStore, LedgerIdentity, OffsetRange, StoreError};
+
+use super::spill::{Batch, Entry, Journal, SpillError};
+use super::writer::{RowKind, Writer, refused_alone};
+
+/// So many entries are read back at a time.
+const READ_ENTRIES: usize = 1000;
+
+/// See the module.
+#[derive(Clone)]
+pub(super) struct Spill {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    journal: Mutex<Journal>,
+    /// Whether nothing waits in it; kept beside, so that it is known without the lock.
+    is_empty: AtomicBool,
+    entries: AtomicU64,
+    bytes: AtomicU64,
+    /// Trouble with it is said once until it is over.
+    in_trouble: AtomicBool,
+}
+
+impl Spill {
+    pub(super) fn open(
+        folder: &Path,
+        ledger: &LedgerIdentity,
+        max_bytes: u64,
+    ) -> Result<Self, SpillError> {
+        let journal = Journal::open(folder, ledger, max_bytes)?;
+        let spill = Self {
+            shared: Arc::new(Shared {
+                is_empty: AtomicBool::new(journal.is_empty()),
+                entries: AtomicU64::new(journal.rows()),
+                bytes: AtomicU64::new(journal.bytes()),
+                journal: Mutex::new(journal),
+                in_trouble: AtomicBool::new(false),
+            }),
+        };
+        Ok(spill)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.shared.is_empty.load(Relaxed)
+    }
+
+    /// How many entries wait, and the bytes they take.
+    pub(super) fn waiting(&self) -> (u64, u64) {
+        let load = |number: &AtomicU64| number.load(Relaxed);
+        (load(&self.shared.entries), load(&self.shared.bytes))
+    }
+
+    /// Appends entries, and gives back those that did not fit.
+    pub(super) async fn append(&self, mut entries: Vec<Entry>) -> Vec<Entry> {
+        if entries.is_empty() {
+            return entries;
+        }
+        let appended = self
+            .on_disk(move |journal| {
+                let appended = journal.append(&entries);
+                let kept = *appended.as_ref().unwrap_or(&0);
+                (entries.split_off(kept), appended.map(drop))
+            })
+            .await;
+        let Some((rest, result)) = appended else {
+            return Vec::new();
+        };
+        self.report(result);
+        rest
+    }
+
+    /// What waits longest.
+    async fn oldest(&self) -> Option<Batch> {
+        let read = self.on_disk(|journal| journal.peek(READ_ENTRIES)).await?;
+        match read {
+            Ok(batch) => Some(batch),
+            Err(error) => {
+                self.report(Err(error));
+                None
+            }
+        }
+    }
+
+    async fn done(&self, batch: Batch) {
+        if let Some(result) = self.on_disk(move |journal| journal.done(batch)).await {
+            self.report(result);
+        }
+    }
+
+    /// Takes over what processes that have ended have left behind.
+    pub(super) async fn adopt(&self) {
+        if let Some(Err(error)) = self.on_disk(|journal| journal.adopt().map(drop)).await {
+            self.report(Err(error));
+        }
+    }
+
+    /// Writes what waits longest to the database, in order; `false` if nothing waits.
+    pub(super) async fn write_back(&self, writer: &Writer) -> Result<bool, StoreError> {
+        if self.is_empty() {
+            return Ok(false);
+        }
+        if let Some(refusal) = writer.store.refusal() {
+            return Err(refusal);
+        }
+        let Some(batch) = self.oldest().await else {
+            return Ok(false);
+        };
+        if batch.entries.is_empty() {
+            return Ok(false);
+        }
+        for same in batch.entries.chunk_by(|a, b| alike(a, b)) {
+            write_alike(writer, same).await?;
+        }
+        self.done(batch).await;
+        Ok(true)
+    }
+
+    /// Does something with the journal where it may block; `None` if the runtime is shutting down.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Journal) -> T + Send + 'static,
+    ) -> Option<T> {
+        let shared = self.shared.clone();
+        let work = move || {
+            let mut journal = shared
+                .journal
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let done = work(&mut journal);
+            shared.is_empty.store(journal.is_empty(), Relaxed);
+            shared.entries.store(journal.rows(), Relaxed);
+            shared.bytes.store(journal.bytes(), Relaxed);
+            done
+        };
+        tokio::task::spawn_blocking(work).await.ok()
+    }
+
+    fn report(&self, result: Result<(), SpillError>) {
+        let was_in_trouble = self
+            .shared
+            .in_trouble
+            .swap(result.is_err(), Relaxed);
+        match result {
+            Err(error) if !was_in_trouble => {
+                tracing::error!(%error, "the spill journal does not work; rows that do not fit into memory are dropped");
+            }
+            Ok(()) if was_in_trouble => tracing::info!("the spill journal works again"),
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+/// Whether two entries may go into one statement.
+fn alike(a: &Entry, b: &Entry) -> bool {
+    std::mem::discriminant(a) == std::mem::discriminant(b)
+}
+
+/// Writes entries of one kind.
+async fn write_alike(writer: &Writer, entries: &[Entry]) -> Result<(), StoreError> {
+    let Writer { store, ledger, .. } = writer;
+    let mut kind = RowKind::Failed;
+    let (mut rows, mut positions, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
+    let mut latest = 0;
+    for entry in entries {
+        match entry {
+            Entry::Received(row) => {
+                kind = RowKind::Received;
+                rows.push((**row).clone());
+            }
+            Entry::Failed(row) => rows.push((**row).clone()),
+            Entry::Passed { position, at_ms } => {
+                positions.push(position.clone());
+                latest = latest.max(*at_ms);
+            }
+            Entry::Succeeded { range, at_ms } => {
+                ranges.push(range.clone());
+                latest = latest.max(*at_ms);
+            }
+        }
+    }
+    let size = store.rows_per_statement();
+    for some in distinct(&rows, size) {
+        writer.write_rows(kind, some).await?;
+    }
+    for some in positions.chunks(size) {
+        refused_alone(
+            store.pass_failed(ledger, some, latest).await,
+            some.len(),
+        )?;
+    }
+    for some in narrow(&ranges, size) {
+        refused_alone(store.succeed(ledger, some, latest).await, some.len())?;
+    }
+    Ok(())
+}
+
+/// Rows in parts, none of which has two of the same record: a statement takes distinct positions.
+fn distinct(rows: &[LedgerRow], size: usize) -> Vec<&[LedgerRow]> {
+    let mut seen = HashSet::new();
+    let mut parts = Vec::new();
+    let mut from = 0;
+    for (at, row) in rows.iter().enumerate() {
+        let key = (&row.position, row.record_timestamp_ms);
+        if at - from == size || !seen.insert(key) {
+            parts.push(&rows[from..at]);
+            from = at;
+            seen = HashSet::from([key]);
+        }
+    }
+    parts.push(&rows[from..]);
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// Ranges in parts, each of at most `size` offsets unless it is one range.
+fn narrow(ranges: &[OffsetRange], size: usize) -> Vec<&[OffsetRange]> {
+    let mut parts = Vec::new();
+    let (mut from, mut offsets) = (0, 0);
+    for (at, range) in ranges.iter().enumerate() {
+        let width = range.next.saturating_sub(range.from);
+        offsets += usize::try_from(width).unwrap_or(usize::MAX / 2);
+        if offsets > size && at > from {
+            parts.push(&ranges[from..at]);
+            from = at;
+            offsets = usize::try_from(width).unwrap_or(usize::MAX / 2);
+        }
+    }
+    parts.push(&ranges[from..]);
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+#[cfg(test)]
+#[path = "spilling_tests.rs"]
+mod tests;
