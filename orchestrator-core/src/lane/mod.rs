@@ -13,7 +13,7 @@ use crate::hold::HoldReason;
 use crate::ports::Epoch;
 use crate::record::SourcePartition;
 
-use piece::{Entry, Piece, State, size};
+use piece::{Entry, Piece, State};
 pub use piece::{Tried, Waiting};
 
 /// A wait of the whole lane, whatever its records are.
@@ -137,7 +137,7 @@ impl Lane {
     /// The bytes it keeps beside the record it waits for.
     pub fn bytes_behind(&self) -> usize {
         let first = match self.pieces.front().map(|piece| &piece.state) {
-            Some(State::Mixed(entries)) => entries.front().map_or(0, size),
+            Some(State::Mixed(entries)) => entries.front().map_or(0, Entry::size),
             _ => 0,
         };
         self.bytes - first

@@ -52,13 +52,14 @@ impl Lane {
             // It is stopped as a whole: nothing of it is needed.
             _ => None,
         };
-        let kept = Self::new(self.partition.clone(), self.epoch, self.given_out);
-        let before = std::mem::replace(self, kept);
-        self.life = before.life;
-        self.stop = before.stop;
-        self.stops = before.stops;
-        self.narrow = before.narrow;
-        self.paused = before.paused;
+        *self = Self {
+            life: self.life,
+            stop: self.stop.take(),
+            stops: self.stops,
+            narrow: self.narrow,
+            paused: self.paused,
+            ..Self::new(self.partition.clone(), self.epoch, self.given_out)
+        };
         if let Some(first) = first {
             let from = self.given_out;
             let next = first.record.offset() + 1;
@@ -80,18 +81,14 @@ impl Lane {
             };
             self.taken_in = piece.from;
             self.bytes -= piece.bytes;
-            match piece.state {
-                State::Transforming(_) => {}
-                State::Ready(ready) => self.known -= ready.len(),
-                State::Mixed(entries) => {
-                    self.known -= entries.len();
-                    for entry in &entries {
-                        if let Entry::Waiting(waiting) = entry {
-                            let offset = waiting.record.offset();
-                            self.retries.remove(&(waiting.due, offset));
-                            self.blocked.remove(&offset);
-                            self.braked -= usize::from(waiting.reason == HoldReason::SkipBrake);
-                        }
+            self.known -= piece.state.len();
+            if let State::Mixed(entries) = piece.state {
+                for entry in &entries {
+                    if let Entry::Waiting(waiting) = entry {
+                        let offset = waiting.record.offset();
+                        self.retries.remove(&(waiting.due, offset));
+                        self.blocked.remove(&offset);
+                        self.braked -= usize::from(waiting.reason == HoldReason::SkipBrake);
                     }
                 }
             }

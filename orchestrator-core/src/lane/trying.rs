@@ -4,9 +4,7 @@
 use std::time::Instant;
 
 use super::Lane;
-use super::piece::{
-    ENTRY_OVERHEAD, Entry, Piece, State, Tried, Waiting, entry_at, size, size_of_done,
-};
+use super::piece::{ENTRY_OVERHEAD, Entry, Piece, State, Tried, Waiting, entry_at};
 use crate::hold::HoldReason;
 use crate::ports::Fate;
 use crate::record::Record;
@@ -44,51 +42,18 @@ impl Lane {
             return;
         };
         let records = *records;
-        let mut tried = tried.into_iter();
-        let mut bytes = 0;
-        let mut ready = Vec::with_capacity(tried.size_hint().0);
-        let mut waits = None;
-        for tried in tried.by_ref() {
-            match tried {
-                Tried::Done(done) => {
-                    bytes += size_of_done(&done);
-                    ready.push(done);
-                }
-                Tried::Waiting(waiting) => {
-                    waits = Some(waiting);
-                    break;
-                }
-            }
-        }
-        let mut state = State::Ready(ready);
-        if let Some(first) = waits
-            && let Some(entries) = state.entries()
-        {
-            for tried in std::iter::once(Tried::Waiting(first)).chain(tried) {
-                let entry = match tried {
-                    Tried::Done(done) => Entry::Done(done),
-                    Tried::Waiting(waiting) => Entry::Waiting(waiting),
-                };
-                bytes += size(&entry);
-                entries.push_back(entry);
-            }
-        }
-        let results = match &state {
-            State::Transforming(_) => 0,
-            State::Ready(ready) => ready.len(),
-            State::Mixed(entries) => entries.len(),
-        };
-        if results != records {
+        let (state, bytes) = State::of(tried);
+        if state.len() != records {
             return;
         }
         if let State::Mixed(entries) = &state {
             for entry in entries {
                 if let Entry::Waiting(waiting) = entry {
-                    self.note_waiting(waiting);
+                    self.note_waiting(waiting.reason, waiting.due, entry.offset());
                 }
             }
         }
-        self.known += results;
+        self.known += records;
         self.transforming -= 1;
         let piece = &mut self.pieces[at];
         self.bytes = self.bytes - piece.bytes + bytes;
@@ -128,47 +93,54 @@ impl Lane {
         Some(*waiting)
     }
 
-    pub(super) fn note_waiting(&mut self, waiting: &Waiting) {
-        let offset = waiting.record.offset();
-        self.braked += usize::from(waiting.reason == HoldReason::SkipBrake);
-        if waiting.reason.tries_all() {
-            self.retries.insert((waiting.due, offset));
+    fn note_waiting(&mut self, reason: HoldReason, due: Instant, offset: i64) {
+        self.braked += usize::from(reason == HoldReason::SkipBrake);
+        if reason.tries_all() {
+            self.retries.insert((due, offset));
         } else {
-            self.blocked.insert(offset, waiting.due);
+            self.blocked.insert(offset, due);
         }
     }
 
     /// A record that was tried again has come out.
     pub fn retried(&mut self, offset: i64, tried: Tried) {
-        let Some((entry, bytes)) = entry_at(&mut self.pieces, offset) else {
+        let is_well = matches!(&tried, Tried::Done(done) if matches!(done.fate, Fate::Outputs(_)));
+        let is_trying = |entry: &Entry| matches!(entry, Entry::Trying(_));
+        let Some(Entry::Trying(before)) = self.replace(offset, tried, is_trying) else {
             return;
         };
-        let Entry::Trying(before) = entry else {
-            return;
-        };
-        let was_blocked = !before.reason.tries_all();
-        let was_braked = before.reason == HoldReason::SkipBrake;
-        let before = before.clone();
-        let size_before = size(entry);
-        *entry = match &tried {
-            Tried::Done(done) => {
-                if matches!(done.fate, Fate::Outputs(_)) {
-                    self.tried.insert(offset, *before);
-                }
-                Entry::Done(done.clone())
-            }
-            Tried::Waiting(waiting) => Entry::Waiting(waiting.clone()),
-        };
-        let size_after = size(entry);
-        *bytes = *bytes - size_before + size_after;
-        self.bytes = self.bytes - size_before + size_after;
         self.trying -= 1;
-        self.braked -= usize::from(was_braked);
-        if was_blocked {
+        self.braked -= usize::from(before.reason == HoldReason::SkipBrake);
+        if !before.reason.tries_all() {
             self.trying_blocked = false;
         }
-        if let Tried::Waiting(waiting) = &tried {
-            self.note_waiting(waiting);
+        if is_well {
+            self.tried.insert(offset, *before);
         }
+    }
+
+    /// Puts what became of a record in the place of what was known of it, if that is what is `expected`; gives it.
+    pub(super) fn replace(
+        &mut self,
+        offset: i64,
+        tried: Tried,
+        expected: impl FnOnce(&Entry) -> bool,
+    ) -> Option<Entry> {
+        let (entry, bytes) = entry_at(&mut self.pieces, offset)?;
+        if !expected(entry) {
+            return None;
+        }
+        let waits = match &tried {
+            Tried::Done(_) => None,
+            Tried::Waiting(waiting) => Some((waiting.reason, waiting.due)),
+        };
+        let before = std::mem::replace(entry, tried.into());
+        let (less, more) = (before.size(), entry.size());
+        *bytes = *bytes - less + more;
+        self.bytes = self.bytes - less + more;
+        if let Some((reason, due)) = waits {
+            self.note_waiting(reason, due, offset);
+        }
+        Some(before)
     }
 }
