@@ -52,12 +52,16 @@ impl Lane {
             // It is stopped as a whole: nothing of it is needed.
             _ => None,
         };
+        // What was given out may come back; the rest is read and tried anew.
+        let mut tried = std::mem::take(&mut self.tried);
+        tried.split_off(&self.given_out);
         *self = Self {
             life: self.life,
             stop: self.stop.take(),
             stops: self.stops,
             narrow: self.narrow,
             paused: self.paused,
+            tried,
             ..Self::new(self.partition.clone(), self.epoch, self.given_out)
         };
         if let Some(first) = first {

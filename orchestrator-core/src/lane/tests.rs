@@ -263,3 +263,20 @@ fn what_was_known_of_a_record_is_known_until_it_is_committed() {
     lane.committed(2);
     assert!(lane.tried_before(0).is_none());
 }
+
+#[test]
+fn what_was_known_of_a_record_that_is_given_out_outlives_a_shedding() {
+    let now = Instant::now();
+    let mut lane = lane_of(0..3);
+    let wait = |offset| waiting(offset, now, HoldReason::RetryBackoff);
+    lane.transformed(0, (0..3).map(wait));
+    assert_eq!(lane.start_due(now).len(), 3);
+    lane.retried(0, done(0));
+    lane.retried(1, wait(1));
+    lane.retried(2, done(2));
+    let slice = lane.take_ready(100, usize::MAX, usize::MAX).unwrap();
+    assert_eq!((slice.from, slice.next), (0, 1));
+    lane.shed();
+    assert!(lane.tried_before(0).is_some());
+    assert!(lane.tried_before(2).is_none());
+}
