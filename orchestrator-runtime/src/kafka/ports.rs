@@ -70,11 +70,7 @@ impl KafkaPorts {
         let mut written: BTreeSet<Topic> =
             config.kafka.target_topic.iter().map(Topic::new).collect();
         let sources = config.kafka.source_topics.iter();
-        written.extend(
-            sources
-                .filter_map(|source| config.failure.dlq_for(source))
-                .map(Topic::from),
-        );
+        written.extend(sources.filter_map(|source| config.failure.dlq_for(source)));
         let transactional_id = identity.transactional_id(number);
         let producer = client_config::producer(config, &transactional_id);
         tracing::debug!(worker = number, settings = ?Redacted(&producer), "the producer's settings");

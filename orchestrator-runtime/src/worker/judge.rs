@@ -221,9 +221,9 @@ impl Judge {
 }
 
 /// The topic a record's dead letter goes to.
-pub(super) fn dlq_of(settings: &WorkerSettings, record: &Record) -> Option<Topic> {
-    let template = settings.dlq_topic.as_ref()?;
-    Some(Topic::from(template.replace("{topic}", record.topic())))
+fn dlq_of(settings: &WorkerSettings, record: &Record) -> Option<Topic> {
+    let dlq = settings.dlq_topic.as_ref()?;
+    Some(dlq.for_source(record.topic()))
 }
 
 /// Refuses what the broker would refuse, as the record's own failure; a configured topic that is missing is not.

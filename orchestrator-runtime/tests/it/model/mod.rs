@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broker::Broker;
+use orchestrator_runtime::core::dead_letter::DlqTopic;
 use orchestrator_runtime::core::ports::{Epoch, SessionFailure, SliceFate, Unit, UnitSlice};
 use orchestrator_runtime::core::{
     AtomicOnPoison, Backoff, BoxFuture, FailureRecord, FailureTracker, Output, Passed, Policy,
@@ -138,7 +139,7 @@ fn settings(seed: u64, broker: &Broker, on_poison: AtomicOnPoison) -> WorkerSett
     WorkerSettings {
         consumer_group: "group".to_owned(),
         target_topic: Some("out".into()),
-        dlq_topic: Some("{topic}.dlq".to_owned()),
+        dlq_topic: Some(DlqTopic::new("{topic}.dlq")),
         stage: StageSettings {
             concurrency: 4,
             timeout: Duration::from_secs(5),
