@@ -2,7 +2,6 @@
 //! are built on them; `json_fn` waits for nothing and is a plain function of a record.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::future::{Future, ready};
 use std::marker::PhantomData;
 
@@ -120,10 +119,27 @@ where
 }
 
 /// A transformer of a synchronous function between decoded values.
-pub fn codec_fn<C, In, Out, F>(codec: C, function: F) -> CodecFn<C, F, In, Out>
+pub fn codec_fn<C, In, Out, F>(codec: C, function: F) -> impl Transformer
 where
     C: Codec + Decoder<In> + Encoder<Out>,
+    In: Send + 'static,
+    Out: Send + Sync + 'static,
     F: Fn(In, &Context<'_>) -> Result<Out, TransformError> + Send + Sync + 'static,
+{
+    codec_flat_fn(codec, move |value: In, cx: &Context<'_>| {
+        function(value, cx).map(Some)
+    })
+}
+
+/// Like [`codec_fn`], for a function that returns any number of values.
+pub fn codec_flat_fn<C, In, Out, Outs, F>(codec: C, function: F) -> impl Transformer
+where
+    C: Codec + Decoder<In> + Encoder<Out>,
+    In: Send + 'static,
+    Out: Send + Sync + 'static,
+    Outs: IntoIterator<Item = Out> + Send + 'static,
+    Outs::IntoIter: Send,
+    F: Fn(In, &Context<'_>) -> Result<Outs, TransformError> + Send + Sync + 'static,
 {
     CodecFn {
         codec,
@@ -132,57 +148,13 @@ where
     }
 }
 
-/// Like [`codec_fn`], for a function that returns any number of values.
-pub fn codec_flat_fn<C, In, Out, Outs, F>(codec: C, function: F) -> CodecFlatFn<C, F, In, Outs>
-where
-    C: Codec + Decoder<In> + Encoder<Out>,
-    Outs: IntoIterator<Item = Out>,
-    F: Fn(In, &Context<'_>) -> Result<Outs, TransformError> + Send + Sync + 'static,
-{
-    CodecFlatFn {
-        codec,
-        function,
-        types: PhantomData,
-    }
-}
-
-/// See [`codec_fn`].
-pub struct CodecFn<C, F, In, Out> {
-    codec: C,
-    function: F,
-    types: PhantomData<fn(In) -> Out>,
-}
-
-impl<C, F, In, Out> Transformer for CodecFn<C, F, In, Out>
-where
-    C: Codec + Decoder<In> + Encoder<Out>,
-    In: Send + 'static,
-    Out: Send + Sync + 'static,
-    F: Fn(In, &Context<'_>) -> Result<Out, TransformError> + Send + Sync + 'static,
-{
-    async fn transform(
-        &self,
-        record: &Record,
-        cx: &Context<'_>,
-    ) -> Result<Outputs, TransformError> {
-        let value = decoded(&self.codec, record).await?;
-        let value = (self.function)(value, cx)?;
-        Ok(Output::new(encoded(&self.codec, &value).await?).into())
-    }
-
-    fn execution(&self) -> Execution {
-        self.codec.execution()
-    }
-}
-
-/// See [`codec_flat_fn`].
-pub struct CodecFlatFn<C, F, In, Outs> {
+struct CodecFn<C, F, In, Outs> {
     codec: C,
     function: F,
     types: PhantomData<fn(In) -> Outs>,
 }
 
-impl<C, F, In, Out, Outs> Transformer for CodecFlatFn<C, F, In, Outs>
+impl<C, F, In, Out, Outs> Transformer for CodecFn<C, F, In, Outs>
 where
     C: Codec + Decoder<In> + Encoder<Out>,
     In: Send + 'static,
@@ -217,18 +189,6 @@ async fn decoded<T>(codec: &impl Decoder<T>, record: &Record) -> Result<T, Trans
 async fn encoded<T>(codec: &impl Encoder<T>, value: &T) -> Result<Bytes, TransformError> {
     let bytes = codec.encode(value).await;
     bytes.map_err(|error| error.at_stage(Stage::Encode))
-}
-
-impl<C: fmt::Debug, F, In, Out> fmt::Debug for CodecFn<C, F, In, Out> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CodecFn").field(&self.codec).finish()
-    }
-}
-
-impl<C: fmt::Debug, F, In, Outs> fmt::Debug for CodecFlatFn<C, F, In, Outs> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CodecFlatFn").field(&self.codec).finish()
-    }
 }
 
 #[cfg(test)]

@@ -54,6 +54,25 @@ const SHORT_MESSAGE_BYTES: usize = 256;
 /// The decimal digits of any number given.
 const NUMBER_BYTES: usize = 20;
 
+/// What `ORCH_DLQ_TOPIC` has in place of the source topic.
+const TOPIC_PLACEHOLDER: &str = "{topic}";
+
+/// `ORCH_DLQ_TOPIC`: the topic of dead letters, a template in which `{topic}` stands for the source topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DlqTopic(String);
+
+impl DlqTopic {
+    /// This template. The names it makes are not checked here.
+    pub fn new(template: impl Into<String>) -> Self {
+        Self(template.into())
+    }
+
+    /// The topic that dead letters of records of `source` go to.
+    pub fn for_source(&self, source: &str) -> Topic {
+        Topic::from(self.0.replace(TOPIC_PLACEHOLDER, source))
+    }
+}
+
 /// The dead letter of a record: key, value, timestamp and all headers of the record, and why it failed.
 ///
 /// It is never larger than `max_bytes` (as [`Output::size_given`] measures it), if that is at least

@@ -13,6 +13,7 @@ pub mod hold;
 pub mod judge;
 pub mod lane;
 pub mod ledger_row;
+pub mod limits;
 pub mod mode;
 pub mod output;
 pub mod ports;

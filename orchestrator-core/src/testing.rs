@@ -30,9 +30,9 @@
 //! ```
 //!
 //! What is the same as in the runtime: the counting of tries, [`decide`](crate::decide), back-offs (of which the longest
-//! is taken instead of a random one), the skip brake, order within a partition, panics caught, `open` and `close`. Time
-//! is virtual: no back-off is slept. What is not there: topics (whether an output fits into one), the deadline
-//! `ORCH_TRANSFORM_TIMEOUT_MS`, concurrency, and any Kafka.
+//! is taken instead of a random one), the skip brake, order within a partition, panics caught, `open` and `close`, and
+//! that an output must fit into its topic. Time is virtual: no back-off is slept. What is not there: topics that are
+//! missing, `ORCH_MAX_OUTPUTS_PER_RECORD`, the deadline `ORCH_TRANSFORM_TIMEOUT_MS`, concurrency, and any Kafka.
 //!
 //! Called by users' tests; it judges nothing by itself.
 
@@ -135,7 +135,11 @@ pub fn run<T: Transformer>(
 pub struct Trial {
     policy: Policy,
     patience: Duration,
+    max_message_bytes: usize,
 }
+
+/// Kafka's default.
+const MAX_MESSAGE_BYTES: usize = 1_048_588;
 
 impl Trial {
     /// By this policy: [`Policy::atomic`], [`Policy::skip_and_log`], or one of these with other settings.
@@ -143,6 +147,7 @@ impl Trial {
         Self {
             policy,
             patience: Duration::from_secs(60),
+            max_message_bytes: MAX_MESSAGE_BYTES,
         }
     }
 
@@ -151,6 +156,14 @@ impl Trial {
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// The `max.message.bytes` of all topics; Kafka's default, 1 MiB and 12 bytes, unless set. An output that does not
+    /// fit is its record's permanent failure.
+    #[must_use]
+    pub fn max_message_bytes(mut self, max_message_bytes: usize) -> Self {
+        self.max_message_bytes = max_message_bytes;
         self
     }
 
@@ -180,7 +193,7 @@ impl Trial {
         if let Err(error) = transformer.open().await {
             panic!("the transformer could not be opened: {error}");
         }
-        let mut bench = Bench::new(&self.policy, &records);
+        let mut bench = Bench::new(&self.policy, self.max_message_bytes, &records);
         bench.run(transformer, &records, self.patience).await;
         transformer.close().await;
         let tested = records.into_iter().map(|record| bench.tested(record));

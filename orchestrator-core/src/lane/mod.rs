@@ -1,16 +1,19 @@
 //! A lane: one partition's records in order, from intake to unit of work. It knows what is being transformed, what
 //! is ready, and what the partition waits for. Pure; owned and driven by the worker.
 
+mod giving;
 mod piece;
+mod shedding;
+mod trying;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::hold::HoldReason;
-use crate::ports::{Epoch, Fate, UnitSlice};
-use crate::record::{Record, SourcePartition};
+use crate::ports::Epoch;
+use crate::record::SourcePartition;
 
-use piece::{ENTRY_OVERHEAD, Entry, Piece, State, entry_at, size, size_of_done};
+use piece::{Entry, Piece, State};
 pub use piece::{Tried, Waiting};
 
 /// A wait of the whole lane, whatever its records are.
@@ -134,7 +137,7 @@ impl Lane {
     /// The bytes it keeps beside the record it waits for.
     pub fn bytes_behind(&self) -> usize {
         let first = match self.pieces.front().map(|piece| &piece.state) {
-            Some(State::Mixed(entries)) => entries.front().map_or(0, size),
+            Some(State::Mixed(entries)) => entries.front().map_or(0, Entry::size),
             _ => 0,
         };
         self.bytes - first
@@ -177,306 +180,6 @@ impl Lane {
         self.paused = paused;
     }
 
-    /// Takes in records, which are given to the transformer. `false` if they do not follow what was taken in
-    /// (they were gathered before a pause, and are read again): nothing is changed then.
-    pub fn take_in(&mut self, from: i64, next: i64, records: &[Record]) -> bool {
-        if from != self.taken_in {
-            return false;
-        }
-        let bytes = records.iter().map(|r| r.size() + ENTRY_OVERHEAD).sum();
-        self.bytes += bytes;
-        self.transforming += 1;
-        self.taken_in = next;
-        self.pieces.push_back(Piece {
-            from,
-            next,
-            bytes,
-            state: State::Transforming(records.len()),
-        });
-        true
-    }
-
-    /// The piece that begins at `from` is transformed. Unless there is one result a record it stays as it is: a
-    /// record without a result must never be passed.
-    pub fn transformed(&mut self, from: i64, tried: impl IntoIterator<Item = Tried>) {
-        // One that only remembers a position may begin there too.
-        let at = self.pieces.partition_point(|piece| piece.next <= from);
-        let Some(Piece {
-            state: State::Transforming(records),
-            ..
-        }) = self.pieces.get(at).filter(|piece| piece.from == from)
-        else {
-            return;
-        };
-        let records = *records;
-        let mut tried = tried.into_iter();
-        let mut bytes = 0;
-        let mut ready = Vec::with_capacity(tried.size_hint().0);
-        let mut waits = None;
-        for tried in tried.by_ref() {
-            match tried {
-                Tried::Done(done) => {
-                    bytes += size_of_done(&done);
-                    ready.push(done);
-                }
-                Tried::Waiting(waiting) => {
-                    waits = Some(waiting);
-                    break;
-                }
-            }
-        }
-        let mut state = State::Ready(ready);
-        if let Some(first) = waits
-            && let Some(entries) = state.entries()
-        {
-            for tried in std::iter::once(Tried::Waiting(first)).chain(tried) {
-                let entry = match tried {
-                    Tried::Done(done) => Entry::Done(done),
-                    Tried::Waiting(waiting) => Entry::Waiting(waiting),
-                };
-                bytes += size(&entry);
-                entries.push_back(entry);
-            }
-        }
-        let results = match &state {
-            State::Transforming(_) => 0,
-            State::Ready(ready) => ready.len(),
-            State::Mixed(entries) => entries.len(),
-        };
-        if results != records {
-            return;
-        }
-        if let State::Mixed(entries) = &state {
-            for entry in entries {
-                if let Entry::Waiting(waiting) = entry {
-                    self.note_waiting(waiting);
-                }
-            }
-        }
-        self.known += results;
-        self.transforming -= 1;
-        let piece = &mut self.pieces[at];
-        self.bytes = self.bytes - piece.bytes + bytes;
-        piece.bytes = bytes;
-        piece.state = state;
-    }
-
-    /// The records whose next try is due, with what is known of them; they count as being tried from now on. Of a
-    /// lane that does not read on only the first can be due.
-    pub fn start_due(&mut self, now: Instant) -> Vec<Waiting> {
-        let mut due = Vec::new();
-        while let Some((at, offset)) = self.retries.first().copied()
-            && at <= now
-        {
-            self.retries.pop_first();
-            due.extend(self.start(offset));
-        }
-        if !self.trying_blocked
-            && let Some((offset, at)) = self.blocked.first_key_value().map(|(o, at)| (*o, *at))
-            && at <= now
-        {
-            self.blocked.pop_first();
-            self.trying_blocked = true;
-            due.extend(self.start(offset));
-        }
-        due
-    }
-
-    fn start(&mut self, offset: i64) -> Option<Waiting> {
-        let entry = entry_at(&mut self.pieces, offset)?.0;
-        let Entry::Waiting(waiting) = entry else {
-            return None;
-        };
-        let waiting = waiting.clone();
-        *entry = Entry::Trying(waiting.clone());
-        self.trying += 1;
-        Some(*waiting)
-    }
-
-    fn note_waiting(&mut self, waiting: &Waiting) {
-        let offset = waiting.record.offset();
-        self.braked += usize::from(waiting.reason == HoldReason::SkipBrake);
-        if waiting.reason.tries_all() {
-            self.retries.insert((waiting.due, offset));
-        } else {
-            self.blocked.insert(offset, waiting.due);
-        }
-    }
-
-    /// A record that was tried again has come out.
-    pub fn retried(&mut self, offset: i64, tried: Tried) {
-        let Some((entry, bytes)) = entry_at(&mut self.pieces, offset) else {
-            return;
-        };
-        let Entry::Trying(before) = entry else {
-            return;
-        };
-        let was_blocked = !before.reason.tries_all();
-        let was_braked = before.reason == HoldReason::SkipBrake;
-        let before = before.clone();
-        let size_before = size(entry);
-        *entry = match &tried {
-            Tried::Done(done) => {
-                if matches!(done.fate, Fate::Outputs(_)) {
-                    self.tried.insert(offset, *before);
-                }
-                Entry::Done(done.clone())
-            }
-            Tried::Waiting(waiting) => Entry::Waiting(waiting.clone()),
-        };
-        let size_after = size(entry);
-        *bytes = *bytes - size_before + size_after;
-        self.bytes = self.bytes - size_before + size_after;
-        self.trying -= 1;
-        self.braked -= usize::from(was_braked);
-        if was_blocked {
-            self.trying_blocked = false;
-        }
-        if let Tried::Waiting(waiting) = &tried {
-            self.note_waiting(waiting);
-        }
-    }
-
-    /// Takes the next part that is ready off the front: at most `max_records` of it, and one record more than
-    /// `max_bytes` of all it keeps and `max_output_bytes` of outputs.
-    pub fn take_ready(
-        &mut self,
-        max_records: usize,
-        max_bytes: usize,
-        max_output_bytes: usize,
-    ) -> Option<UnitSlice> {
-        if self.stop.is_some() {
-            return None;
-        }
-        let max_records = self.narrow.unwrap_or(usize::MAX).min(max_records).max(1);
-        if self
-            .pieces
-            .front()
-            .is_some_and(|piece| piece.fits(max_records, max_bytes.min(max_output_bytes)))
-        {
-            return self.take_whole();
-        }
-        let piece = self.pieces.front_mut()?;
-        let entries = piece.state.entries()?;
-        let mut done = Vec::with_capacity(entries.len().min(max_records));
-        let (mut bytes, mut output_bytes) = (0, 0);
-        while done.len() < max_records
-            && bytes < max_bytes
-            && output_bytes < max_output_bytes
-            && matches!(entries.front(), Some(Entry::Done(_)))
-        {
-            if let Some(entry) = entries.pop_front() {
-                bytes += size(&entry);
-                if let Entry::Done(ready) = entry {
-                    output_bytes += ready.fate.output_bytes();
-                    done.push(ready);
-                }
-            }
-        }
-        if done.is_empty() && !entries.is_empty() {
-            return None;
-        }
-        let next = entries.front().map_or(piece.next, Entry::offset);
-        let from = std::mem::replace(&mut piece.from, next);
-        let whole = entries.is_empty();
-        self.still = None;
-        piece.bytes -= bytes;
-        self.bytes -= bytes;
-        self.known -= done.len();
-        self.given_out = next;
-        if whole {
-            self.pieces.pop_front();
-        }
-        Some(UnitSlice {
-            partition: self.partition.clone(),
-            epoch: self.epoch,
-            from,
-            next,
-            done,
-        })
-    }
-
-    /// Takes the first piece, all of which is ready.
-    fn take_whole(&mut self) -> Option<UnitSlice> {
-        let piece = self.pieces.pop_front()?;
-        let State::Ready(done) = piece.state else {
-            self.pieces.push_front(piece);
-            return None;
-        };
-        self.bytes -= piece.bytes;
-        self.known -= done.len();
-        self.given_out = piece.next;
-        self.still = None;
-        Some(UnitSlice {
-            partition: self.partition.clone(),
-            epoch: self.epoch,
-            from: piece.from,
-            next: piece.next,
-            done,
-        })
-    }
-
-    /// Puts back what was taken last and could not be committed; later parts first.
-    pub fn put_back(&mut self, slice: UnitSlice) {
-        let bytes = slice.done.iter().map(size_of_done).sum();
-        self.bytes += bytes;
-        self.known += slice.done.len();
-        self.given_out = slice.from;
-        self.pieces.push_front(Piece {
-            from: slice.from,
-            next: slice.next,
-            bytes,
-            state: State::Ready(slice.done),
-        });
-    }
-
-    /// The first record was ready to be given out, and was judged anew.
-    pub fn replace_first(&mut self, tried: Tried) {
-        let Some(Piece { bytes, state, .. }) = self.pieces.front_mut() else {
-            return;
-        };
-        let Some(entry) = state.entries().and_then(VecDeque::front_mut) else {
-            return;
-        };
-        if !matches!(entry, Entry::Done(_)) {
-            return;
-        }
-        let size_before = size(entry);
-        let waiting = match tried {
-            Tried::Done(done) => {
-                *entry = Entry::Done(done);
-                None
-            }
-            Tried::Waiting(waiting) => {
-                *entry = Entry::Waiting(waiting.clone());
-                Some(waiting)
-            }
-        };
-        let size_after = size(entry);
-        *bytes = *bytes - size_before + size_after;
-        self.bytes = self.bytes - size_before + size_after;
-        if let Some(waiting) = waiting {
-            self.note_waiting(&waiting);
-        }
-    }
-
-    /// Gives out only half as many records at once as were refused together, until one is found to blame.
-    pub fn narrow(&mut self, refused: usize) {
-        self.narrow = Some((refused / 2).max(1));
-    }
-
-    /// What was given out is committed up to `next`: widen again, and forget what was to be told of it.
-    pub fn committed(&mut self, next: i64) {
-        self.narrow = self.narrow.and_then(|n| (n < 4096).then_some(n * 2));
-        self.stops = 0;
-        self.tried = self.tried.split_off(&next);
-    }
-
-    /// What was known of a record before it was tried again and came out well, until that is committed.
-    pub fn tried_before(&self, offset: i64) -> Option<&Waiting> {
-        self.tried.get(&offset)
-    }
-
     /// How often it was stopped since anything of it was committed.
     pub fn stops(&self) -> u32 {
         self.stops
@@ -497,97 +200,6 @@ impl Lane {
     pub fn end_stop(&mut self, now: Instant) -> Option<Stop> {
         let due = self.stop.as_ref()?.due?;
         if due > now { None } else { self.stop.take() }
-    }
-
-    /// Forgets everything and begins anew at `position`.
-    pub fn rewind(&mut self, position: i64) {
-        *self = Self {
-            paused: self.paused,
-            life: self.life + 1,
-            ..Self::new(self.partition.clone(), self.epoch, position)
-        };
-    }
-
-    /// Gives each record that waits in it a buffer of its own, so that a wait does not keep whole batches in memory.
-    pub fn compact(&mut self) {
-        for piece in &mut self.pieces {
-            match &mut piece.state {
-                State::Transforming(_) => {}
-                State::Ready(ready) => {
-                    for done in ready {
-                        done.record = done.record.detached();
-                    }
-                }
-                State::Mixed(entries) => {
-                    for entry in entries {
-                        let record = entry.record_mut();
-                        *record = record.detached();
-                    }
-                }
-            }
-        }
-    }
-
-    /// Forgets everything behind the record it is held at, to be read again. While anything of it is with the
-    /// transformer, whose results would meet other records then, only what is behind that.
-    pub fn shed(&mut self) {
-        if self.transforming() {
-            self.shed_behind();
-            return;
-        }
-        let entries = match self.pieces.front_mut() {
-            Some(first) => first.state.entries(),
-            None => return,
-        };
-        let first = match entries.and_then(VecDeque::pop_front) {
-            Some(Entry::Waiting(first)) => Some(first),
-            // It is stopped as a whole: nothing of it is needed.
-            _ => None,
-        };
-        let kept = Self::new(self.partition.clone(), self.epoch, self.given_out);
-        let before = std::mem::replace(self, kept);
-        self.life = before.life;
-        self.stop = before.stop;
-        self.stops = before.stops;
-        self.narrow = before.narrow;
-        self.paused = before.paused;
-        if let Some(first) = first {
-            let from = self.given_out;
-            let next = first.record.offset() + 1;
-            if self.take_in(from, next, std::slice::from_ref(&first.record)) {
-                self.transformed(from, [Tried::Waiting(first)]);
-            }
-        }
-    }
-
-    /// Forgets what is behind all that is with the transformer.
-    fn shed_behind(&mut self) {
-        while let Some(piece) = self.pieces.back() {
-            // One that may be narrowed down on, or is given out in parts, stays whole.
-            if self.pieces.len() == 1 || piece.state.is_tried() {
-                return;
-            }
-            let Some(piece) = self.pieces.pop_back() else {
-                return;
-            };
-            self.taken_in = piece.from;
-            self.bytes -= piece.bytes;
-            match piece.state {
-                State::Transforming(_) => {}
-                State::Ready(ready) => self.known -= ready.len(),
-                State::Mixed(entries) => {
-                    self.known -= entries.len();
-                    for entry in &entries {
-                        if let Entry::Waiting(waiting) = entry {
-                            let offset = waiting.record.offset();
-                            self.retries.remove(&(waiting.due, offset));
-                            self.blocked.remove(&offset);
-                            self.braked -= usize::from(waiting.reason == HoldReason::SkipBrake);
-                        }
-                    }
-                }
-            }
-        }
     }
 
     /// When something of it is due next.
@@ -640,6 +252,8 @@ impl Lane {
     }
 }
 
+#[cfg(test)]
+mod prop_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;

@@ -54,10 +54,28 @@ impl Entry {
         }
     }
 
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Done(done) => size_of_done(done),
+            Self::Waiting(waiting) | Self::Trying(waiting) => {
+                ENTRY_OVERHEAD + waiting.record.size()
+            }
+        }
+    }
+
     pub(super) fn record_mut(&mut self) -> &mut Record {
         match self {
             Self::Done(done) => &mut done.record,
             Self::Waiting(waiting) | Self::Trying(waiting) => &mut waiting.record,
+        }
+    }
+}
+
+impl From<Tried> for Entry {
+    fn from(tried: Tried) -> Self {
+        match tried {
+            Tried::Done(done) => Self::Done(done),
+            Tried::Waiting(waiting) => Self::Waiting(waiting),
         }
     }
 }
@@ -73,6 +91,38 @@ pub(super) enum State {
 }
 
 impl State {
+    /// What is known once all has been tried, and the bytes that it keeps.
+    pub(super) fn of(tried: impl IntoIterator<Item = Tried>) -> (Self, usize) {
+        let mut tried = tried.into_iter();
+        let mut bytes = 0;
+        let mut ready = Vec::with_capacity(tried.size_hint().0);
+        while let Some(next) = tried.next() {
+            match next {
+                Tried::Done(done) => {
+                    bytes += size_of_done(&done);
+                    ready.push(done);
+                }
+                Tried::Waiting(_) => {
+                    let before = ready.into_iter().map(Entry::Done);
+                    let rest = std::iter::once(next).chain(tried).map(Entry::from);
+                    let rest = rest.inspect(|entry| bytes += entry.size());
+                    let entries = before.chain(rest).collect();
+                    return (Self::Mixed(entries), bytes);
+                }
+            }
+        }
+        (Self::Ready(ready), bytes)
+    }
+
+    /// The records of it.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Transforming(records) => *records,
+            Self::Ready(ready) => ready.len(),
+            Self::Mixed(entries) => entries.len(),
+        }
+    }
+
     /// Whether any of it is with the transformer.
     pub(super) fn is_tried(&self) -> bool {
         match self {
@@ -106,10 +156,58 @@ pub(super) struct Piece {
     pub(super) state: State,
 }
 
+/// What was taken off the front of a piece.
+pub(super) struct Taken {
+    pub(super) from: i64,
+    pub(super) next: i64,
+    pub(super) bytes: usize,
+    pub(super) done: Vec<Done>,
+}
+
 impl Piece {
-    /// Whether all of it is ready, and no more than that.
-    pub(super) fn fits(&self, max_records: usize, max_bytes: usize) -> bool {
-        matches!(&self.state, State::Ready(done) if done.len() <= max_records && self.bytes <= max_bytes)
+    /// Takes what is ready off its front, within the limits of [`Lane::take_ready`](super::Lane::take_ready). `None`
+    /// if nothing is ready; a piece without records gives the position that it stands for.
+    pub(super) fn take(
+        &mut self,
+        max_records: usize,
+        max_bytes: usize,
+        max_output_bytes: usize,
+    ) -> Option<Taken> {
+        if let State::Ready(ready) = &mut self.state
+            && ready.len() <= max_records
+            && self.bytes <= max_bytes.min(max_output_bytes)
+        {
+            return Some(Taken {
+                from: std::mem::replace(&mut self.from, self.next),
+                next: self.next,
+                bytes: std::mem::take(&mut self.bytes),
+                done: std::mem::take(ready),
+            });
+        }
+        let entries = self.state.entries()?;
+        let mut done = Vec::with_capacity(entries.len().min(max_records));
+        let (mut bytes, mut output_bytes) = (0, 0);
+        while done.len() < max_records
+            && bytes < max_bytes
+            && output_bytes < max_output_bytes
+            && let Some(Entry::Done(ready)) =
+                entries.pop_front_if(|entry| matches!(entry, Entry::Done(_)))
+        {
+            bytes += size_of_done(&ready);
+            output_bytes += ready.fate.output_bytes();
+            done.push(ready);
+        }
+        if done.is_empty() && !entries.is_empty() {
+            return None;
+        }
+        let next = entries.front().map_or(self.next, Entry::offset);
+        self.bytes -= bytes;
+        Some(Taken {
+            from: std::mem::replace(&mut self.from, next),
+            next,
+            bytes,
+            done,
+        })
     }
 }
 
@@ -128,20 +226,10 @@ pub(super) fn entry_at(
     Some((&mut entries[index], &mut piece.bytes))
 }
 
-pub(super) fn size(entry: &Entry) -> usize {
-    match entry {
-        Entry::Done(done) => size_of_done(done),
-        Entry::Waiting(waiting) | Entry::Trying(waiting) => ENTRY_OVERHEAD + waiting.record.size(),
-    }
-}
-
 pub(super) fn size_of_done(done: &Done) -> usize {
     let fate = match &done.fate {
-        Fate::Outputs(outputs) => outputs
-            .as_slice()
-            .iter()
-            .map(|output| output.value().map_or(0, <[u8]>::len))
-            .sum(),
+        Fate::Outputs(_) => done.fate.output_bytes(),
+        // What it may have for a dead letter is about as large.
         Fate::Failed(_) => done.record.size(),
     };
     ENTRY_OVERHEAD + done.record.size() + fate

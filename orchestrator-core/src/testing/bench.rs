@@ -11,10 +11,11 @@ use crate::failure::{Failure, FailureRecord};
 use crate::hold::HoldReason;
 use crate::judge::{Judgement, brake, due, judge_failure, listed_by_operator};
 use crate::lane::{Lane, Tried, Waiting};
+use crate::limits::{Answer, check_outputs};
 use crate::mode::{Policy, Verdict};
 use crate::output::Outputs;
-use crate::ports::{Done, Epoch, FailedFate, Fate};
-use crate::record::{Record, SourcePartition, SourcePosition};
+use crate::ports::{Done, Epoch, FailedFate, Fate, TopicFacts};
+use crate::record::{Record, SourcePartition, SourcePosition, Topic};
 use crate::transform::{Attempt, Context, Execution, Transformer};
 
 /// Back-offs are taken at their upper bound: the same every time.
@@ -26,6 +27,9 @@ type Transformed = (Record, Result<Outputs, TransformError>);
 /// See the module.
 pub(super) struct Bench<'a> {
     policy: &'a Policy,
+    /// The target, and what is known of it and of any other topic.
+    target: Topic,
+    topics: Answer,
     /// An origin to count from; it is never compared with a clock.
     start: Instant,
     now: Instant,
@@ -45,7 +49,7 @@ struct Progress {
 }
 
 impl<'a> Bench<'a> {
-    pub(super) fn new(policy: &'a Policy, records: &[Record]) -> Self {
+    pub(super) fn new(policy: &'a Policy, max_message_bytes: usize, records: &[Record]) -> Self {
         let start = Instant::now();
         let mut lanes = BTreeMap::new();
         for record in records {
@@ -55,6 +59,8 @@ impl<'a> Bench<'a> {
         }
         Self {
             policy,
+            target: Topic::from("ORCH_TARGET_TOPIC"),
+            topics: Ok(TopicFacts::Known { max_message_bytes }),
             start,
             now: start,
             lanes,
@@ -190,7 +196,12 @@ impl<'a> Bench<'a> {
         let progress = self.tries.entry(record.position()).or_default();
         progress.waited = self.now - self.start;
         progress.waits = None;
-        let error = match result {
+        let checked = result.and_then(|outputs| {
+            let (target, known) = (Some(&self.target), |_: Option<&Topic>| Some(&self.topics));
+            check_outputs(&record, &outputs, usize::MAX, target, known)?;
+            Ok(outputs)
+        });
+        let error = match checked {
             Ok(outputs) => {
                 progress.attempts = again.map_or(0, |w| w.failure.attempts) + 1;
                 let fate = Fate::Outputs(outputs);

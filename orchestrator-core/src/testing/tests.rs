@@ -167,6 +167,23 @@ fn the_failure_tells_what_happened() {
 }
 
 #[test]
+fn an_output_must_fit_into_its_topic() {
+    let weighs = |record: &Record, _: &Context<'_>| {
+        let bytes = std::str::from_utf8(record.value().unwrap_or_default())?.parse()?;
+        Ok(Output::new(vec![0; bytes]))
+    };
+    let words = |trial: Trial| {
+        let records = [record(0, 0, "1000000"), record(1, 0, "1050000")];
+        let tested = trial.run(&transform_fn(weighs), records);
+        tested.iter().map(word).collect::<Vec<_>>()
+    };
+    let trial = Trial::of(Policy::atomic());
+    assert_eq!(words(trial.clone()), ["1 output, 1", "held poison, 1"]);
+    let wide = trial.max_message_bytes(2_000_000);
+    assert_eq!(words(wide), ["1 output, 1", "1 output, 1"]);
+}
+
+#[test]
 fn what_the_operator_listed_is_not_transformed() {
     let mut policy = Policy::atomic();
     policy

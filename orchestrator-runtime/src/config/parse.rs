@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use orchestrator_core::dead_letter::DlqTopic;
+
 use super::types::{Choice, RecordCoordinates, Secret};
 
 /// The longest topic name Kafka takes.
@@ -13,9 +15,6 @@ const MAX_TOPIC: usize = 249;
 
 /// The longest group or instance id: with both in it, a `transactional.id` and a lock file's name stay legal.
 const MAX_NAME: usize = 200;
-
-/// What a DLQ topic's template has in place of the source topic.
-pub(super) const TOPIC_PLACEHOLDER: &str = "{topic}";
 
 pub(super) fn number<T: FromStr>(text: &str) -> Option<T> {
     text.parse().ok()
@@ -63,8 +62,9 @@ pub(super) fn topics(text: &str) -> Option<Vec<String>> {
 }
 
 /// A DLQ topic: legal once `{topic}` is replaced; that it is also legal for each source is a rule across keys.
-pub(super) fn topic_template(text: &str) -> Option<String> {
-    is_topic(&text.replace(TOPIC_PLACEHOLDER, "t")).then(|| text.to_owned())
+pub(super) fn dlq_topic(text: &str) -> Option<DlqTopic> {
+    let template = DlqTopic::new(text);
+    is_topic(&template.for_source("t")).then_some(template)
 }
 
 pub(super) fn is_topic(text: &str) -> bool {
@@ -146,10 +146,10 @@ mod tests {
     #[test]
     fn templates_are_legal_once_replaced() {
         for allowed in ["{topic}.dlq", "dlq", "dlq-{topic}"] {
-            assert_eq!(topic_template(allowed).as_deref(), Some(allowed));
+            assert_eq!(dlq_topic(allowed), Some(DlqTopic::new(allowed)));
         }
         for refused in ["{source}.dlq", "{topic", "a b", ""] {
-            assert_eq!(topic_template(refused), None, "{refused:?}");
+            assert_eq!(dlq_topic(refused), None, "{refused:?}");
         }
     }
 
@@ -223,7 +223,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in ".*") {
-            name(&text); topics(&text); topic_template(&text); table(&text); bootstrap_servers(&text);
+            name(&text); topics(&text); dlq_topic(&text); table(&text); bootstrap_servers(&text);
             listen(&text); coordinates(&text); switch(&text); millis(&text);
         }
     }

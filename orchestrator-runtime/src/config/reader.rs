@@ -172,7 +172,7 @@ impl Reader {
     }
 
     /// The table's words, with the prefix that is in use.
-    pub(super) fn prefixed(&self, words: &str) -> String {
+    fn prefixed(&self, words: &str) -> String {
         words.replace(keys::PREFIX, &self.prefix)
     }
 }

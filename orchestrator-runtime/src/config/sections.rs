@@ -6,8 +6,11 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use orchestrator_core::Topic;
+use orchestrator_core::dead_letter::DlqTopic;
+
 use super::keys::{DEFAULT_DB_URL, key};
-use super::parse::{self, TOPIC_PLACEHOLDER};
+use super::parse;
 use super::passthrough::{self, Passthrough};
 use super::reader::Reader;
 use super::types::{
@@ -86,8 +89,8 @@ pub struct FailureConfig {
     pub skip_max_percent: u8,
     /// Records to dead-letter whatever becomes of them.
     pub dead_letter_records: Vec<RecordCoordinates>,
-    /// The dead-letter queue's topic, `{topic}` standing for the source topic; see [`dlq_for`](Self::dlq_for).
-    pub dlq_topic: Option<String>,
+    /// The dead-letter queue's topic; see [`dlq_for`](Self::dlq_for).
+    pub dlq_topic: Option<DlqTopic>,
     /// Whether outputs carry the dedup key as a header.
     pub output_dedup_header: bool,
 }
@@ -104,15 +107,15 @@ impl FailureConfig {
             dead_letter_records: reader
                 .optional(key!("DEAD_LETTER_RECORDS"), parse::coordinates)
                 .unwrap_or_default(),
-            dlq_topic: reader.optional(key!("DLQ_TOPIC"), parse::topic_template),
+            dlq_topic: reader.optional(key!("DLQ_TOPIC"), parse::dlq_topic),
             output_dedup_header: reader.defaulted(key!("OUTPUT_DEDUP_HEADER"), parse::switch),
         }
     }
 
     /// The dead-letter topic for records of a source topic, if there is one.
-    pub fn dlq_for(&self, source_topic: &str) -> Option<String> {
-        let template = self.dlq_topic.as_ref()?;
-        Some(template.replace(TOPIC_PLACEHOLDER, source_topic))
+    pub fn dlq_for(&self, source_topic: &str) -> Option<Topic> {
+        let dlq = self.dlq_topic.as_ref()?;
+        Some(dlq.for_source(source_topic))
     }
 }
 

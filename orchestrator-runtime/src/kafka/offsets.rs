@@ -9,23 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 
-/// Where a group without offsets starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartFrom {
-    /// At the first record there is.
-    Earliest,
-    /// At the first record written from now on.
-    Latest,
-}
-
-/// What happens when the next offset is gone from the topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnOffsetLost {
-    /// The partition is held.
-    Hold,
-    /// The partition goes on at the first record there is.
-    Earliest,
-}
+use crate::config::{OnOffsetLost, StartFrom};
 
 /// The two rules by which a start is found.
 #[derive(Clone, Copy, Debug)]

@@ -10,11 +10,9 @@ use orchestrator_core::ports::SessionFailure;
 use super::client_config::{self, Redacted, Timings};
 use super::committer::{CommitterSettings, KafkaCommitter};
 use super::membership::Membership;
-use super::session::{
-    KafkaSession, Limiter, OnOffsetLost, SessionHandle, SessionSettings, StartFrom,
-};
+use super::session::{KafkaSession, Limiter, SessionHandle, SessionSettings};
 use super::transactor::TransactorObserver;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::health::Health;
 use crate::identity::Identity;
 
@@ -48,14 +46,8 @@ impl KafkaPorts {
         let timings = Timings::of(config);
         let settings = SessionSettings {
             topics: config.kafka.source_topics.clone(),
-            start_from: match config.kafka.start_from {
-                config::StartFrom::Earliest => StartFrom::Earliest,
-                config::StartFrom::Latest => StartFrom::Latest,
-            },
-            on_offset_lost: match config.kafka.on_offset_lost {
-                config::OnOffsetLost::Hold => OnOffsetLost::Hold,
-                config::OnOffsetLost::Earliest => OnOffsetLost::Earliest,
-            },
+            start_from: config.kafka.start_from,
+            on_offset_lost: config.kafka.on_offset_lost,
             batch_max_records: config.batch.max_records,
             batch_max_bytes: config.batch.max_bytes,
             revoke_patience: timings.unit_deadline,
@@ -78,11 +70,7 @@ impl KafkaPorts {
         let mut written: BTreeSet<Topic> =
             config.kafka.target_topic.iter().map(Topic::new).collect();
         let sources = config.kafka.source_topics.iter();
-        written.extend(
-            sources
-                .filter_map(|source| config.failure.dlq_for(source))
-                .map(Topic::from),
-        );
+        written.extend(sources.filter_map(|source| config.failure.dlq_for(source)));
         let transactional_id = identity.transactional_id(number);
         let producer = client_config::producer(config, &transactional_id);
         tracing::debug!(worker = number, settings = ?Redacted(&producer), "the producer's settings");

@@ -27,8 +27,8 @@ use super::poll::{Command, Polling};
 use super::poll_thread::PollThread;
 use super::rebalance::{Context, Pending};
 use super::stop::StopSignal;
+use crate::config::{OnOffsetLost, StartFrom};
 
-pub use super::offsets::{OnOffsetLost, StartFrom};
 pub use super::rebalance::GroupMembership;
 pub use super::status::SessionStatus;
 

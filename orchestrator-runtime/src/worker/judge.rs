@@ -8,16 +8,17 @@ use orchestrator_core::dead_letter::dead_letter;
 pub(super) use orchestrator_core::judge::brake;
 use orchestrator_core::judge::{Judgement, due, judge_failure};
 use orchestrator_core::lane::{Tried, Waiting};
+use orchestrator_core::limits::{Answer, check_outputs};
 use orchestrator_core::mode::Verdict;
 use orchestrator_core::ports::{Committer, Done, FailedFate, Fate, TopicFacts};
 use orchestrator_core::{
-    Failure, FailureRecord, HoldReason, Output, Outputs, Record, Stage, Topic, TransformError,
+    Failure, FailureRecord, HoldReason, Output, Record, Topic, TransformError,
 };
 use tokio::time::Instant;
 
 use super::settings::WorkerSettings;
 use super::stage::Transformed;
-use super::topics::{Answer, Topics};
+use super::topics::Topics;
 
 /// What the topics that a batch is written to allow, looked up for all of it at once.
 #[derive(Debug, Default)]
@@ -25,6 +26,16 @@ pub(super) struct Limits {
     /// The target's: nearly all that is ever asked for.
     target: Option<Answer>,
     others: BTreeMap<Topic, Answer>,
+}
+
+impl Limits {
+    /// What is known of a topic other than the target, or of the target.
+    fn of(&self, topic: Option<&Topic>) -> Option<&Answer> {
+        match topic {
+            None => self.target.as_ref(),
+            Some(topic) => self.others.get(topic),
+        }
+    }
 }
 
 /// Decides; owned by the worker.
@@ -91,7 +102,10 @@ impl Judge {
             if settings.output_dedup_header {
                 outputs.set_dedup_keys(&record);
             }
-            check_outputs(settings, limits, &record, &outputs).map(|()| outputs)
+            let most = settings.max_outputs_per_record;
+            let target = settings.target_topic.as_ref();
+            check_outputs(&record, &outputs, most, target, |topic| limits.of(topic))?;
+            Ok(outputs)
         });
         match checked {
             Ok(outputs) => Tried::Done(Done {
@@ -185,7 +199,7 @@ impl Judge {
         let mut letter = None;
         if wants_letter {
             let topic = dlq_of(settings, record).ok_or("ORCH_DLQ_TOPIC is not set")?;
-            match limits.others.get(&topic) {
+            match limits.of(Some(&topic)) {
                 Some(Ok(TopicFacts::Known { max_message_bytes })) => {
                     letter = Some(dead_letter(
                         &failed,
@@ -221,66 +235,9 @@ impl Judge {
 }
 
 /// The topic a record's dead letter goes to.
-pub(super) fn dlq_of(settings: &WorkerSettings, record: &Record) -> Option<Topic> {
-    let template = settings.dlq_topic.as_ref()?;
-    Some(Topic::from(template.replace("{topic}", record.topic())))
-}
-
-/// Refuses what the broker would refuse, as the record's own failure; a configured topic that is missing is not.
-fn check_outputs(
-    settings: &WorkerSettings,
-    limits: &Limits,
-    record: &Record,
-    outputs: &Outputs,
-) -> Result<(), TransformError> {
-    let refuse = |error: TransformError| Err(error.at_stage(Stage::Output));
-    if outputs.len() > settings.max_outputs_per_record {
-        return refuse(TransformError::permanent(format!(
-            "{} outputs, more than {} (ORCH_MAX_OUTPUTS_PER_RECORD)",
-            outputs.len(),
-            settings.max_outputs_per_record
-        )));
-    }
-    for output in outputs.as_slice() {
-        let chosen = output.topic();
-        let Some(topic) = chosen.or(settings.target_topic.as_ref()) else {
-            return refuse(TransformError::permanent(
-                "the output names no topic, and ORCH_TARGET_TOPIC is not set",
-            ));
-        };
-        let configured = chosen.is_none() || chosen == settings.target_topic.as_ref();
-        let answer = match configured {
-            true => limits.target.as_ref(),
-            false => limits.others.get(topic),
-        };
-        let missing = |what: &str| {
-            let text = format!("the topic {topic} {what}");
-            if configured {
-                TransformError::infrastructure(format!("{text} (ORCH_TARGET_TOPIC)"))
-            } else {
-                TransformError::permanent(text)
-            }
-        };
-        match answer {
-            Some(Ok(TopicFacts::Known { max_message_bytes })) => {
-                let size = output.size_given(record);
-                if size > *max_message_bytes {
-                    return refuse(TransformError::permanent(format!(
-                        "an output of {size} bytes is more than the {max_message_bytes} (max.message.bytes) that {topic} takes"
-                    )));
-                }
-            }
-            Some(Ok(TopicFacts::Missing)) => return refuse(missing("does not exist")),
-            Some(Ok(TopicFacts::Forbidden)) => return refuse(missing("may not be written to")),
-            Some(Err(error)) => {
-                return refuse(TransformError::infrastructure(format!(
-                    "the topic {topic} could not be looked up: {error}"
-                )));
-            }
-            None => {}
-        }
-    }
-    Ok(())
+fn dlq_of(settings: &WorkerSettings, record: &Record) -> Option<Topic> {
+    let dlq = settings.dlq_topic.as_ref()?;
+    Some(dlq.for_source(record.topic()))
 }
 
 /// What an operator can do about a held record.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use orchestrator_core::dead_letter::DlqTopic;
 use orchestrator_core::lane::Held;
 use orchestrator_core::{FailureClass, Policy, SourcePartition, Topic};
 
@@ -16,8 +17,8 @@ pub struct WorkerSettings {
     pub consumer_group: String,
     /// `ORCH_TARGET_TOPIC`.
     pub target_topic: Option<Topic>,
-    /// `ORCH_DLQ_TOPIC`, a template with `{topic}`.
-    pub dlq_topic: Option<String>,
+    /// `ORCH_DLQ_TOPIC`.
+    pub dlq_topic: Option<DlqTopic>,
     /// How transforms are run.
     pub stage: StageSettings,
     /// The least time between two commits.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use orchestrator_core::Topic;
+use orchestrator_core::limits::Answer;
 use orchestrator_core::ports::{Committer, TopicFacts};
 use tokio::time::Instant;
 
@@ -12,9 +13,6 @@ const KNOWN_FOR: Duration = Duration::from_secs(60);
 const MISSING_FOR: Duration = Duration::from_secs(1);
 /// The worker stands still while a silent broker is asked, which takes seconds: not for every chunk of records.
 const UNKNOWN_FOR: Duration = Duration::from_secs(5);
-
-/// The answer about one topic; an error if the broker could not be asked.
-pub(crate) type Answer = Result<TopicFacts, String>;
 
 #[derive(Debug, Default)]
 pub(crate) struct Topics {

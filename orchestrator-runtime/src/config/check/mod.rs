@@ -79,8 +79,8 @@ impl Rules<'_> {
     /// No topic is both read and written, or the pipeline would feed on itself.
     fn topics(&mut self) {
         let (kafka, failure) = (&self.config.kafka, &self.config.failure);
-        let is_source = |topic: &String| kafka.source_topics.contains(topic);
-        if kafka.target_topic.as_ref().is_some_and(is_source) {
+        let is_source = |topic: &str| kafka.source_topics.iter().any(|source| source == topic);
+        if kafka.target_topic.as_deref().is_some_and(is_source) {
             self.refuse(
                 key!("TARGET_TOPIC"),
                 &[key!("SOURCE_TOPICS")],
@@ -102,7 +102,7 @@ impl Rules<'_> {
                 );
                 self.refuse(key!("DLQ_TOPIC"), &[key!("SOURCE_TOPICS")], problem);
             }
-            if kafka.target_topic.as_ref() == Some(&dlq) {
+            if kafka.target_topic.as_deref() == Some(dlq.as_str()) {
                 let problem = format!(
                     "makes {dlq:?}, which is ORCH_TARGET_TOPIC: dead letters would be taken for outputs"
                 );

@@ -2,7 +2,10 @@
 //! so that a failing one can be looked at again.
 
 mod broker;
+mod nature;
 mod ports;
+mod producer;
+mod session;
 mod worker;
 
 use std::num::NonZeroU32;
@@ -10,17 +13,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broker::Broker;
+use nature::{Nature, nature, transform};
+use orchestrator_runtime::core::dead_letter::DlqTopic;
 use orchestrator_runtime::core::ports::{Epoch, SessionFailure, SliceFate, Unit, UnitSlice};
 use orchestrator_runtime::core::{
-    AtomicOnPoison, Backoff, BoxFuture, FailureRecord, FailureTracker, Output, Passed, Policy,
-    Record, SourcePartition, TrackerError, TransformError, transform_async_fn,
+    AtomicOnPoison, Backoff, BoxFuture, FailureRecord, FailureTracker, Passed, Policy, Record,
+    SourcePartition, TrackerError, Transformer, transform_async_fn,
 };
-use orchestrator_runtime::kafka::membership::Membership;
 use orchestrator_runtime::kafka::transactor::Transactor;
 use orchestrator_runtime::worker::settings::WorkerSettings;
 use orchestrator_runtime::worker::stage::StageSettings;
 use orchestrator_runtime::worker::{End, Worker};
-use ports::{ModelCommitter, ModelProducer, ModelSession, REFUSED, Shared, lock};
+use ports::{Group, Mailbox, ModelCommitter, Shared, lock};
+use producer::ModelProducer;
+use session::ModelSession;
 use tokio_util::sync::CancellationToken;
 
 /// A ledger that is away at times, and then nothing may pass unrecorded.
@@ -48,65 +54,6 @@ impl FailureTracker for Ledger {
     }
     fn committed<'a>(&'a self, _: &'a Passed) -> BoxFuture<'a, Result<(), TrackerError>> {
         Box::pin(std::future::ready(Ok(())))
-    }
-}
-
-/// What a record does to whoever transforms it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Nature {
-    Good,
-    Poison,
-    /// It fails transiently so often.
-    Fails(u32),
-    /// Its output is refused by the broker.
-    Refused,
-    /// Its first attempt takes longer than it may.
-    Hangs,
-    /// While the infrastructure is away it fails with it.
-    Dependent,
-}
-
-fn nature(seed: u64, partition: &SourcePartition, offset: i64) -> Nature {
-    let own = seed ^ (offset as u64) << 8 ^ partition.partition as u64;
-    match fastrand::Rng::with_seed(own).u32(0..200) {
-        0..=9 => Nature::Poison,
-        10..=39 => Nature::Fails(1),
-        40..=45 => Nature::Fails(2),
-        46..=49 => Nature::Refused,
-        50 => Nature::Hangs,
-        51..=70 => Nature::Dependent,
-        _ => Nature::Good,
-    }
-}
-
-/// The infrastructure is away for a while.
-fn is_away(since_start: Duration, seed: u64) -> bool {
-    let from = Duration::from_millis(seed % 300);
-    (from..from + Duration::from_millis(400)).contains(&since_start)
-}
-
-async fn transform(
-    record: Record,
-    attempt: u32,
-    seed: u64,
-    start: tokio::time::Instant,
-) -> Result<Output, TransformError> {
-    let nature = nature(seed, record.partition(), record.offset());
-    if seed.is_multiple_of(3) || nature == Nature::Hangs {
-        let takes = match nature {
-            Nature::Hangs if attempt == 1 => 60_000,
-            _ => record.offset() as u64 % 40,
-        };
-        tokio::time::sleep(Duration::from_millis(takes)).await;
-    }
-    match nature {
-        Nature::Poison => Err(TransformError::permanent("poison")),
-        Nature::Fails(times) if attempt <= times => Err(TransformError::transient("not yet")),
-        Nature::Refused => Ok(Output::new(REFUSED)),
-        Nature::Dependent if is_away(start.elapsed(), seed) => {
-            Err(TransformError::infrastructure("away"))
-        }
-        _ => Ok(Output::new("v")),
     }
 }
 
@@ -138,7 +85,7 @@ fn settings(seed: u64, broker: &Broker, on_poison: AtomicOnPoison) -> WorkerSett
     WorkerSettings {
         consumer_group: "group".to_owned(),
         target_topic: Some("out".into()),
-        dlq_topic: Some("{topic}.dlq".to_owned()),
+        dlq_topic: Some(DlqTopic::new("{topic}.dlq")),
         stage: StageSettings {
             concurrency: 4,
             timeout: Duration::from_secs(5),
@@ -166,52 +113,43 @@ fn on_poison(seed: u64) -> AtomicOnPoison {
     }
 }
 
-/// One worker's life, over ports of its own.
+/// A worker over ports of its own.
+fn employ<T: Transformer>(
+    broker: &Shared,
+    settings: WorkerSettings,
+    done: CancellationToken,
+    transformer: T,
+) -> Worker<ModelSession, ModelCommitter, T> {
+    let (session, committer) = ports::open(broker, done);
+    let ledger = Arc::new(Ledger(broker.clone()));
+    let transformer = Arc::new(transformer);
+    Worker::new(session, committer, transformer, ledger, settings, ())
+}
+
+/// Runs in virtual time, which moves when everybody waits.
+fn in_virtual_time<F: Future>(future: F) -> F::Output {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(future)
+}
+
+/// One worker's life.
 async fn live(seed: u64, broker: &Shared, on_poison: AtomicOnPoison) -> End {
-    let group = Arc::new(Membership::default());
-    let mailbox = ports::Mailbox::default();
-    let done = CancellationToken::new();
     let settings = settings(seed, &lock(broker), on_poison);
-    let session = ModelSession::new(broker.clone(), group.clone(), mailbox.clone(), done.clone());
-    let producer = ModelProducer {
-        broker: broker.clone(),
-        group: group.clone(),
-        mailbox,
-        epoch: 0,
-        refused: Vec::new(),
-        disconnected: false,
-        clock: tokio::time::Instant::now().into_std(),
-    };
-    let committer = ModelCommitter {
-        transactor: Transactor::new(producer, group, ()),
-        broker: broker.clone(),
-        report: None,
-    };
     let start = tokio::time::Instant::now();
     let transformer = transform_async_fn(move |record: Record, attempt| {
         transform(record, attempt.number, seed, start)
     });
-    let worker = Worker::new(
-        session,
-        committer,
-        Arc::new(transformer),
-        Arc::new(Ledger(broker.clone())),
-        settings,
-        (),
-    );
+    let done = CancellationToken::new();
+    let worker = employ(broker, settings, done.clone(), transformer);
     worker.run(done).await.end
 }
 
 /// One run; gives its log, or what was wrong.
 fn run(seed: u64) -> Result<Vec<String>, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
     let broker = Arc::new(Mutex::new(Broker::new(seed, 3, 40)));
     let mut on_poison = on_poison(seed);
-    let ended = runtime.block_on(async {
+    let ended = in_virtual_time(async {
         let lives = async {
             loop {
                 let end = live(seed, &broker, on_poison).await;
@@ -271,7 +209,7 @@ const STRIPPED: [SliceFate; 2] = [SliceFate::Stripped, SliceFate::Stripped];
 fn fates_of_a_hole() -> Vec<SliceFate> {
     let broker = Arc::new(Mutex::new(Broker::new(0, 2, 10)));
     lock(&broker).faults_left = 0;
-    let group = Arc::new(Membership::default());
+    let group = Group::default();
     group.refresh(Some(1));
     let slices = [(0, 0, 5), (1, 1, 0)].map(|(n, old, from)| {
         let partition = SourcePartition::new("in", n);
@@ -286,15 +224,7 @@ fn fates_of_a_hole() -> Vec<SliceFate> {
             done: Vec::new(),
         }
     });
-    let producer = ModelProducer {
-        broker,
-        group: group.clone(),
-        mailbox: ports::Mailbox::default(),
-        epoch: 0,
-        refused: Vec::new(),
-        disconnected: false,
-        clock: std::time::Instant::now(),
-    };
+    let producer = ModelProducer::new(broker, group.clone(), Mailbox::default());
     let unit = Unit {
         slices: slices.into(),
     };

@@ -7,16 +7,18 @@ use orchestrator_runtime::core::{
     AtomicOnPoison, Attempt, Output, Policy, Record, SourcePartition, TransformError, Transformer,
     transform_async_fn,
 };
-use orchestrator_runtime::kafka::membership::Membership;
-use orchestrator_runtime::kafka::transactor::Transactor;
 use orchestrator_runtime::worker::settings::WorkerSettings;
-use orchestrator_runtime::worker::{End, Worker, WorkerReport};
+use orchestrator_runtime::worker::{End, WorkerReport};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::broker::Broker;
-use super::ports::{self, ModelCommitter, ModelProducer, ModelSession, REFUSED, Shared, lock};
-use super::{Ledger, settings};
+use super::ports::{Shared, lock};
+use super::producer::REFUSED;
+use super::{employ, in_virtual_time, settings};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn partition(n: i32) -> SourcePartition {
     SourcePartition::new("in", n)
@@ -48,45 +50,41 @@ fn run_for<T: Transformer>(
     drain: CancellationToken,
     transformer: T,
 ) -> Option<WorkerReport> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let group = Arc::new(Membership::default());
-        let mailbox = ports::Mailbox::default();
-        let session = ModelSession::new(
-            broker.clone(),
-            group.clone(),
-            mailbox.clone(),
-            drain.clone(),
-        );
-        let producer = ModelProducer {
-            broker: broker.clone(),
-            group: group.clone(),
-            mailbox,
-            epoch: 0,
-            refused: Vec::new(),
-            disconnected: false,
-            clock: Instant::now().into_std(),
-        };
-        let committer = ModelCommitter {
-            transactor: Transactor::new(producer, group, ()),
-            broker: broker.clone(),
-            report: None,
-        };
-        let ledger = Arc::new(Ledger(broker.clone()));
-        let worker = Worker::new(
-            session,
-            committer,
-            Arc::new(transformer),
-            ledger,
-            settings,
-            (),
-        );
+    in_virtual_time(async {
+        let worker = employ(broker, settings, drain.clone(), transformer);
         tokio::time::timeout(time, worker.run(drain)).await.ok()
     })
+}
+
+/// Runs a worker that ends by itself, within a minute or within an hour.
+#[track_caller]
+fn ends_within<T: Transformer>(
+    time: Duration,
+    broker: &Shared,
+    settings: WorkerSettings,
+    transformer: T,
+) -> WorkerReport {
+    let report = run_for(
+        time,
+        broker,
+        settings,
+        CancellationToken::new(),
+        transformer,
+    );
+    report.expect("it goes on for ever")
+}
+
+/// Runs a worker that never ends, because these partitions are held; all others are passed.
+#[track_caller]
+fn holds_only<T: Transformer>(
+    held: &[i32],
+    broker: &Shared,
+    settings: WorkerSettings,
+    transformer: T,
+) {
+    let drain = CancellationToken::new();
+    assert_eq!(run_for(HOUR, broker, settings, drain, transformer), None);
+    assert!(all_but(broker, held), "{:?}", lock(broker).committed);
 }
 
 fn all_but(broker: &Shared, held: &[i32]) -> bool {
@@ -119,18 +117,7 @@ fn a_partition_whose_transform_hangs_leaves_room_for_the_others() {
             Ok(Output::new("v"))
         }
     });
-    let hour = Duration::from_secs(3600);
-    assert_eq!(
-        run_for(
-            hour,
-            &broker,
-            settings,
-            CancellationToken::new(),
-            transformer
-        ),
-        None
-    );
-    assert!(all_but(&broker, &[0, 1]), "{:?}", lock(&broker).committed);
+    holds_only(&[0, 1], &broker, settings, transformer);
 }
 
 #[test]
@@ -145,18 +132,7 @@ fn held_records_larger_than_what_may_be_kept_do_not_stop_the_others() {
             _ => Ok(Output::new("v")),
         }
     });
-    let hour = Duration::from_secs(3600);
-    assert_eq!(
-        run_for(
-            hour,
-            &broker,
-            settings,
-            CancellationToken::new(),
-            transformer
-        ),
-        None
-    );
-    assert!(all_but(&broker, &[0, 1]), "{:?}", lock(&broker).committed);
+    holds_only(&[0, 1], &broker, settings, transformer);
 }
 
 #[test]
@@ -179,15 +155,7 @@ fn the_skip_brake_is_released_though_the_first_record_goes_on_failing() {
             Ok(Output::new("v"))
         }
     });
-    let hour = Duration::from_secs(3600);
-    let report = run_for(
-        hour,
-        &broker,
-        settings,
-        CancellationToken::new(),
-        transformer,
-    );
-    let report = report.expect("held for ever");
+    let report = ends_within(HOUR, &broker, settings, transformer);
     assert_eq!((report.end, report.counts.failed), (End::Drained, 1));
     assert!(all_but(&broker, &[]));
 }
@@ -205,15 +173,8 @@ fn a_stop_whose_drain_takes_too_long_is_a_stop() {
         }
         Err::<Output, _>(TransformError::permanent("poison"))
     });
-    let minute = Duration::from_secs(60);
-    let report = run_for(
-        minute,
-        &broker,
-        settings,
-        CancellationToken::new(),
-        transformer,
-    );
-    assert!(matches!(report.unwrap().end, End::StoppedOnPoison(_)));
+    let report = ends_within(MINUTE, &broker, settings, transformer);
+    assert!(matches!(report.end, End::StoppedOnPoison(_)));
 }
 
 #[test]
@@ -228,8 +189,7 @@ fn a_drain_ends_in_time_whoever_does_not_answer() {
         asked.cancel();
         std::future::ready(Err::<Output, _>(TransformError::permanent("poison")))
     });
-    let minute = Duration::from_secs(60);
-    let report = run_for(minute, &broker, settings, drain, transformer);
+    let report = run_for(MINUTE, &broker, settings, drain, transformer);
     assert_eq!(report.expect("the drain hangs").end, End::DrainTimedOut);
 }
 
@@ -246,10 +206,7 @@ fn a_record_that_is_refused_each_time_waits_longer_each_time() {
         *count.lock().unwrap() += u32::from(is_bad);
         std::future::ready(Ok(Output::new(if is_bad { REFUSED } else { "v" })))
     });
-    let hour = Duration::from_secs(3600);
-    let drain = CancellationToken::new();
-    assert_eq!(run_for(hour, &broker, settings, drain, transformer), None);
-    assert!(all_but(&broker, &[0]), "{:?}", lock(&broker).committed);
+    holds_only(&[0], &broker, settings, transformer);
     let tries = *tries.lock().unwrap();
     assert!((60..200).contains(&tries), "{tries}");
 }
@@ -283,14 +240,7 @@ fn a_transform_that_breaks_down_passes_nothing() {
             Ok(Output::new("v"))
         }
     });
-    let hour = Duration::from_secs(3600);
-    let report = run_for(
-        hour,
-        &broker,
-        settings,
-        CancellationToken::new(),
-        transformer,
-    );
-    assert_eq!(report.expect("it stalls").end, End::Drained);
+    let report = ends_within(HOUR, &broker, settings, transformer);
+    assert_eq!(report.end, End::Drained);
     assert!(all_but(&broker, &[]));
 }

@@ -97,8 +97,17 @@ impl Crew {
         began.elapsed()
     }
 
+    /// Drains the processes that are left, one after the other, and checks what has come out.
+    pub(crate) async fn drain_all<const N: usize>(&self, processes: [&Process; N]) {
+        for process in processes {
+            ask_to_drain(process);
+            assert_eq!(exit_code(process).await, Some(0));
+        }
+        self.check().await;
+    }
+
     /// Each order that was written has come out once.
-    pub(crate) async fn check(&self) {
+    async fn check(&self) {
         let topics = [self.target.as_str()];
         let read = read_all(
             &self.bootstrap,

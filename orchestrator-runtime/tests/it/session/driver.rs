@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use orchestrator_core::SourcePartition;
 use orchestrator_core::ports::{Epoch, Session, SessionEvent};
-use orchestrator_runtime::kafka::session::{
-    GroupMembership, KafkaSession, OnOffsetLost, SessionSettings, StartFrom,
-};
+use orchestrator_runtime::config::{OnOffsetLost, StartFrom};
+use orchestrator_runtime::kafka::session::{GroupMembership, KafkaSession, SessionSettings};
 use orchestrator_testkit::admin::{Admin, fresh};
 use orchestrator_testkit::kafka::Kafka;
 use orchestrator_testkit::writer::{WriteRecord, write};

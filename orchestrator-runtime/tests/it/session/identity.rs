@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use orchestrator_testkit::kafka::{Kafka, KafkaOptions};
-use orchestrator_testkit::process::Signal;
+use orchestrator_testkit::process::{Process, Signal};
 use orchestrator_testkit::wait;
 
 use super::crew::{Crew, ask_to_drain, exit_code, has_been_given};
@@ -19,23 +19,25 @@ async fn crew(protocol: Protocol) -> Crew {
     Crew::new(Kafka::shared().bootstrap_servers(), protocol).await
 }
 
+/// Kills a process and starts another one of that name: all records flow in time.
+async fn killed_and_back(crew: &mut Crew, process: Process, name: &str) -> Process {
+    process.kill().await.unwrap();
+    let started = Instant::now();
+    let process = crew.start(name);
+    crew.pass_some(DEADLINE).await;
+    let took = started.elapsed();
+    println!("records flow {took:?} after a restart");
+    assert!(took < BACK, "{took:?}");
+    process
+}
+
 async fn killed_and_started_again(protocol: Protocol) {
     let mut crew = crew(protocol).await;
     let (a, b) = crew.two().await;
-    b.kill().await.unwrap();
-    let started = Instant::now();
-    let b = crew.start("b");
-    crew.pass_some(DEADLINE).await;
-    let took = started.elapsed();
-    println!("{protocol:?}: records flow {took:?} after a restart");
-    assert!(took < BACK, "{took:?}");
+    let b = killed_and_back(&mut crew, b, "b").await;
     // And under that name it has a place for good.
     crew.pass_some(DEADLINE).await;
-    for process in [&a, &b] {
-        ask_to_drain(process);
-        assert_eq!(exit_code(process).await, Some(0));
-    }
-    crew.check().await;
+    crew.drain_all([&a, &b]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,16 +55,8 @@ async fn killed_alone(protocol: Protocol) {
     let alone = crew.start("a");
     has_been_given(&alone, 0, 4).await;
     crew.pass_some(DEADLINE).await;
-    alone.kill().await.unwrap();
-    let started = Instant::now();
-    let alone = crew.start("a");
-    crew.pass_some(DEADLINE).await;
-    let took = started.elapsed();
-    println!("{protocol:?}: records flow {took:?} after a restart of the only one");
-    assert!(took < BACK, "{took:?}");
-    ask_to_drain(&alone);
-    assert_eq!(exit_code(&alone).await, Some(0));
-    crew.check().await;
+    let alone = killed_and_back(&mut crew, alone, "a").await;
+    crew.drain_all([&alone]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,9 +80,7 @@ async fn drained(protocol: Protocol) {
     assert!(took < HANDED_OVER, "{took:?}");
     assert_eq!(exit_code(&b).await, Some(0));
     crew.pass_some(DEADLINE).await;
-    ask_to_drain(&a);
-    assert_eq!(exit_code(&a).await, Some(0));
-    crew.check().await;
+    crew.drain_all([&a]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,11 +100,7 @@ async fn twins_of_a_chosen_name(protocol: Protocol) {
     // Two processes of one name: the younger one is the one that was meant.
     assert_eq!(exit_code(&older).await, Some(4));
     crew.pass_some(DEADLINE).await;
-    for process in [&younger, &other] {
-        ask_to_drain(process);
-        assert_eq!(exit_code(process).await, Some(0));
-    }
-    crew.check().await;
+    crew.drain_all([&younger, &other]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,9 +135,7 @@ async fn twins_alone(protocol: Protocol, at_once: bool) {
     };
     assert_eq!(exit_code(fenced).await, Some(4));
     crew.pass_some(DEADLINE).await;
-    ask_to_drain(goes_on);
-    assert_eq!(exit_code(goes_on).await, Some(0));
-    crew.check().await;
+    crew.drain_all([goes_on]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,11 +174,7 @@ async fn twins_of_a_found_name(protocol: Protocol) {
     has_been_given(&younger, 0, 2).await;
     has_been_given(&older, lines, 2).await;
     crew.pass_some(DEADLINE).await;
-    for process in [&older, &younger] {
-        ask_to_drain(process);
-        assert_eq!(exit_code(process).await, Some(0));
-    }
-    crew.check().await;
+    crew.drain_all([&older, &younger]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,11 +197,7 @@ async fn asleep(crew: Crew) {
     b.signal(Signal::Cont).unwrap();
     has_been_given(&b, lines, 2).await;
     crew.pass_some(DEADLINE).await;
-    for process in [&a, &b] {
-        ask_to_drain(process);
-        assert_eq!(exit_code(process).await, Some(0));
-    }
-    crew.check().await;
+    crew.drain_all([&a, &b]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Where a partition is read from: starts, lost offsets, pausing and resuming.
 
 use orchestrator_core::ports::{Session, SessionEvent};
-use orchestrator_runtime::kafka::session::{OnOffsetLost, StartFrom};
+use orchestrator_runtime::config::{OnOffsetLost, StartFrom};
 
 use super::driver::{Driver, Place, Protocol};
 

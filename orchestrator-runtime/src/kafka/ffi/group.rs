@@ -1,0 +1,142 @@
+//! Membership in the consumer group: what librdkafka knows of its own, and what the broker says of others.
+
+use std::ffi::{CStr, CString, c_char};
+use std::ptr::{self, NonNull};
+use std::time::Duration;
+
+use rdkafka::bindings as sys;
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::types::RDKafkaRespErr;
+
+use super::millis;
+
+/// The consumer's group metadata, if it is a member of its group: metadata without generation and member id would be
+/// accepted by the broker unfenced.
+pub(crate) fn group_metadata<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+) -> Option<ConsumerGroupMetadata> {
+    // rdkafka does not show what is in its metadata, so a second copy is looked at, before and after.
+    for _ in 0..3 {
+        let before = membership(consumer.client())?;
+        let metadata = consumer.group_metadata()?;
+        if membership(consumer.client())? == before {
+            return Some(metadata);
+        }
+    }
+    None
+}
+
+/// Whether the consumer is a member of its group.
+pub(crate) fn is_member<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> bool {
+    member_id(consumer).is_some()
+}
+
+/// The consumer's member id, if it is a member of its group.
+pub(crate) fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<String> {
+    let (_, member) = membership(consumer.client())?;
+    Some(member.to_string_lossy().into_owned())
+}
+
+/// The member id of whoever has a name (`group.instance.id`) in a group, as the broker says; none if nobody has.
+pub(crate) fn member_of_name<C: ClientContext>(
+    client: &Client<C>,
+    group: &str,
+    name: &str,
+    patience: Duration,
+) -> Result<Option<String>, String> {
+    let group = CString::new(group).map_err(|error| error.to_string())?;
+    // SAFETY: the client's pointer is valid. Options, queue and event are ours and destroyed below; what is read of the
+    // event is copied before. Should the answer come later, librdkafka keeps the queue for it by itself.
+    unsafe {
+        let rk = client.native_ptr();
+        let kind = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
+        let options = sys::rd_kafka_AdminOptions_new(rk, kind);
+        let mut refused: [c_char; 128] = [0; 128];
+        sys::rd_kafka_AdminOptions_set_request_timeout(
+            options,
+            millis(patience),
+            refused.as_mut_ptr(),
+            refused.len(),
+        );
+        let queue = sys::rd_kafka_queue_new(rk);
+        let mut groups = [group.as_ptr()];
+        sys::rd_kafka_DescribeConsumerGroups(rk, groups.as_mut_ptr(), 1, options, queue);
+        sys::rd_kafka_AdminOptions_destroy(options);
+        let event = sys::rd_kafka_queue_poll(queue, millis(patience));
+        let found = match NonNull::new(event) {
+            None => Err("no answer in time".to_owned()),
+            Some(event) => {
+                let found = described_member(event.as_ptr(), name);
+                sys::rd_kafka_event_destroy(event.as_ptr());
+                found
+            }
+        };
+        sys::rd_kafka_queue_destroy(queue);
+        found
+    }
+}
+
+/// # Safety
+/// The event is valid.
+unsafe fn described_member(
+    event: *mut sys::rd_kafka_event_t,
+    name: &str,
+) -> Result<Option<String>, String> {
+    // SAFETY: the event is the caller's promise; all that is taken from it belongs to it, and texts end with a zero.
+    unsafe {
+        let text = |text: *const c_char| {
+            (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+        };
+        let result = sys::rd_kafka_event_DescribeConsumerGroups_result(event);
+        let mut count = 0;
+        let groups = match result.is_null() {
+            true => ptr::null_mut(),
+            false => sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count),
+        };
+        if groups.is_null() || count == 0 {
+            let error = text(sys::rd_kafka_event_error_string(event));
+            return Err(error.unwrap_or_else(|| "an empty answer".to_owned()));
+        }
+        let group = *groups;
+        let error = sys::rd_kafka_ConsumerGroupDescription_error(group);
+        match sys::rd_kafka_error_code(error) {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {}
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND => return Ok(None),
+            _ => return Err(text(sys::rd_kafka_error_string(error)).unwrap_or_default()),
+        }
+        let members = 0..sys::rd_kafka_ConsumerGroupDescription_member_count(group);
+        let named = members
+            .map(|index| sys::rd_kafka_ConsumerGroupDescription_member(group, index))
+            .find(|member| {
+                let member = sys::rd_kafka_MemberDescription_group_instance_id(*member);
+                text(member).is_some_and(|member| member == name)
+            });
+        Ok(named.and_then(|member| text(sys::rd_kafka_MemberDescription_consumer_id(member))))
+    }
+}
+
+/// Generation and member id, if both are set. No group has generation 0: in KIP-848 that is a member that has left.
+fn membership<C: ClientContext>(client: &Client<C>) -> Option<(i32, CString)> {
+    // SAFETY: the client's pointer is valid; the metadata is ours until it is destroyed below.
+    let metadata = unsafe { sys::rd_kafka_consumer_group_metadata(client.native_ptr()) };
+    if metadata.is_null() {
+        return None;
+    }
+    // SAFETY: not null; the member id lives in the metadata and is copied before that is destroyed.
+    let (generation, member) = unsafe {
+        let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        let member = sys::rd_kafka_consumer_group_metadata_member_id(metadata);
+        let member = (!member.is_null()).then(|| CStr::from_ptr(member).to_owned());
+        sys::rd_kafka_consumer_group_metadata_destroy(metadata);
+        (generation, member.unwrap_or_default())
+    };
+    (generation > 0 && !member.is_empty()).then_some((generation, member))
+}
+
+/// Waits until librdkafka has done what it was asked to do with partitions so far: an assignment only asks its main
+/// thread to stop and start them. That thread does one thing after the other, so an answer from it means that it has.
+pub(crate) fn await_main_thread<C: ConsumerContext>(consumer: &BaseConsumer<C>) {
+    // The answer itself is of no interest.
+    membership(consumer.client());
+}
