@@ -189,4 +189,8 @@ impl fmt::Debug for Journal {
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod rate_tests;
+#[cfg(test)]
+mod sharing_tests;
+#[cfg(test)]
 mod tests;
