@@ -2,18 +2,18 @@
 //! `Journal::append`. It must never leave half a line with more behind it.
 
 use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::error::SpillError;
-use super::folder::{self, SegmentId};
+use super::folder::{self, Lock, SegmentId};
 use super::segment::{Segment, SegmentFile};
 use super::{Entry, Journal, format};
-use crate::tracker::now_ms;
 
 /// A segment that has grown so large gets no more lines.
 pub(super) const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 /// So much is written in one go, and one entry more.
 const WRITE_BYTES: usize = 1024 * 1024;
-/// After so many bytes of ours we look again how much others have written.
+/// After so many bytes of ours we look again how much others have written; sooner where the bound is low.
 const RESCAN_BYTES: u64 = 1024 * 1024;
 
 /// The segment of our own that is being written.
@@ -59,7 +59,11 @@ impl Journal {
 
     /// Appends as many as fit into one write.
     fn append_some(&mut self, entries: &[Entry]) -> Result<usize, SpillError> {
-        if self.written_since_scan >= RESCAN_BYTES {
+        if self.tail.is_none() {
+            self.keep_lock_file()?;
+        }
+        let rescan_bytes = RESCAN_BYTES.min(self.max_bytes / 64);
+        if self.tail.is_none() || self.written_since_scan >= rescan_bytes {
             self.scan_others()?;
         }
         let mut rescanned = false;
@@ -157,7 +161,7 @@ impl Journal {
     }
 
     fn new_tail(&mut self) -> Result<(Segment, Tail), SpillError> {
-        self.last_number = now_ms().max(self.last_number + 1);
+        self.last_number = now_us().max(self.last_number + 1);
         let id = SegmentId {
             number: self.last_number,
             journal: self.journal.clone(),
@@ -166,6 +170,18 @@ impl Journal {
         let file = (self.make_file)(&path);
         let file = file.map_err(|error| SpillError::new("make", &path, error))?;
         Ok((Segment::new(path), Tail { id, file }))
+    }
+
+    /// Whoever cleans up old files may have removed ours: then others would take what we write for a dead process'.
+    fn keep_lock_file(&mut self) -> Result<(), SpillError> {
+        let lock = self.locks.get(&self.journal);
+        if !lock.is_some_and(Lock::has_file) {
+            self.folder.make()?;
+            let (journal, lock) = self.folder.new_journal()?;
+            self.locks.insert(journal.clone(), lock);
+            self.journal = journal;
+        }
+        Ok(())
     }
 
     /// The next line goes to a new segment.
@@ -190,4 +206,12 @@ impl Journal {
         self.written_since_scan = 0;
         Ok(())
     }
+}
+
+/// The wall clock, in microseconds since 1970.
+fn now_us() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

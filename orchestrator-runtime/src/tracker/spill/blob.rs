@@ -42,8 +42,8 @@ impl Serialize for Blob<'_> {
 
 /// Whether text is shorter as a string than in base64: a control character takes six bytes there.
 fn is_readable(text: &str) -> bool {
-    let is_control = |byte: &&u8| **byte < b' ' && !b"\n\r\t".contains(byte);
-    text.bytes().len() >= 15 * text.as_bytes().iter().filter(is_control).count()
+    let is_control = |byte: &u8| *byte < b' ' && !b"\n\r\t".contains(byte);
+    text.len() >= 15 * text.bytes().filter(is_control).count()
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Blob<'a> {

@@ -124,21 +124,22 @@ impl Journal {
     }
 
     /// Takes over the journals of the same ledger whose processes are dead, and tells how many. One that cannot be
-    /// taken is left, with a line in the log.
+    /// taken is left for the next time, with a line in the log.
     ///
     /// # Errors
     /// The folder cannot be read.
     pub(in crate::tracker) fn adopt(&mut self) -> Result<usize, SpillError> {
         let mut adopted = 0;
         for journal in self.folder.list()?.journals {
-            if self.locks.contains_key(&journal) || self.refused.contains(&journal) {
+            if self.locks.contains_key(&journal) || self.foreign.contains(&journal) {
                 continue;
             }
             match self.adopt_one(&journal) {
                 Ok(rows) => adopted += usize::from(rows.is_some()),
                 Err(error) => {
-                    tracing::warn!(%error, journal, "a spill journal that a process left behind stays");
-                    self.refused.insert(journal);
+                    if self.troubled.insert(journal) {
+                        tracing::warn!(%error, "a spill journal that a process left behind stays for now");
+                    }
                 }
             }
         }
@@ -165,7 +166,7 @@ impl Journal {
                         let file = path.display();
                         tracing::warn!(%file, "a spill journal of a later version is left to that version");
                     }
-                    self.refused.insert(journal.to_owned());
+                    self.foreign.insert(journal.to_owned());
                     return Ok(None);
                 }
             }

@@ -3,7 +3,7 @@
 //!
 //! A journal is `spill-<ledger>-<journal>.lock`, which its process holds a lock on, and segments
 //! `spill-<ledger>-<journal>-<number>.jsonl`. `<ledger>` is a checksum of cluster and group, `<journal>` is random and
-//! never used again. The number is the time in milliseconds at which the segment was begun, strictly growing within a
+//! never used again. The number is the time in microseconds at which the segment was begun, strictly growing within a
 //! journal: segments of all journals are in order by it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,20 +48,26 @@ pub(super) struct Lock {
 }
 
 impl Folder {
-    /// The folder, made if it is not there: for this user only, because it holds payloads.
+    /// The folder, made if it is not there.
     pub(super) fn open(path: &Path, ledger: &LedgerIdentity) -> Result<Self, SpillError> {
+        let ledger = format!("{}\n{}", ledger.cluster_id, ledger.consumer_group);
+        let folder = Self {
+            path: path.to_owned(),
+            prefix: format!("spill-{:08x}-", crc32fast::hash(ledger.as_bytes())),
+        };
+        folder.make()?;
+        Ok(folder)
+    }
+
+    /// Makes it, if it is not there: for this user only, because it holds payloads.
+    pub(super) fn make(&self) -> Result<(), SpillError> {
         let mut builder = DirBuilder::new();
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder
-            .create(path)
-            .map_err(|error| SpillError::new("make the spill folder", path, error))?;
-        let ledger = format!("{}\n{}", ledger.cluster_id, ledger.consumer_group);
-        Ok(Self {
-            path: path.to_owned(),
-            prefix: format!("spill-{:08x}-", crc32fast::hash(ledger.as_bytes())),
-        })
+            .create(&self.path)
+            .map_err(|error| SpillError::new("make the spill folder", &self.path, error))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -70,7 +76,7 @@ impl Folder {
 
     pub(super) fn segment_path(&self, id: &SegmentId) -> PathBuf {
         let SegmentId { number, journal } = id;
-        let name = format!("{}{journal}-{number:013}.jsonl", self.prefix);
+        let name = format!("{}{journal}-{number:016}.jsonl", self.prefix);
         self.path.join(name)
     }
 
@@ -155,6 +161,11 @@ fn try_lock(file: File, path: &Path) -> Result<Option<Lock>, SpillError> {
 }
 
 impl Lock {
+    /// Whether others see that it is held.
+    pub(super) fn has_file(&self) -> bool {
+        fs::exists(&self.path).unwrap_or(true)
+    }
+
     /// Ends the journal, all of whose segments are gone. No process can take it any more.
     pub(super) fn remove(self) -> Result<(), SpillError> {
         remove(&self.path)

@@ -319,3 +319,7 @@ fn failure_class(name: &str) -> FailureClass {
     let known = known.into_iter().find(|class| class.as_str() == name);
     known.unwrap_or(FailureClass::Transient)
 }
+
+#[cfg(test)]
+#[path = "format_tests.rs"]
+pub(super) mod tests;

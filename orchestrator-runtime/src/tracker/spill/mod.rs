@@ -78,7 +78,9 @@ pub(super) struct Journal {
     /// Of our own journal and of those that we took over.
     locks: BTreeMap<String, Lock>,
     /// Journals that are not for us to take over.
-    refused: BTreeSet<String>,
+    foreign: BTreeSet<String>,
+    /// Those that could not be taken over, which the log has been told.
+    troubled: BTreeSet<String>,
     /// Of all our journals; the older ones first.
     segments: BTreeMap<SegmentId, Segment>,
     tail: Option<Tail>,
@@ -120,7 +122,8 @@ impl Journal {
             max_bytes,
             locks: BTreeMap::from([(journal.clone(), lock)]),
             journal,
-            refused: BTreeSet::new(),
+            foreign: BTreeSet::new(),
+            troubled: BTreeSet::new(),
             segments: BTreeMap::new(),
             tail: None,
             last_number: 0,
@@ -182,3 +185,12 @@ impl fmt::Debug for Journal {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod rate_tests;
+#[cfg(test)]
+mod sharing_tests;
+#[cfg(test)]
+mod tests;

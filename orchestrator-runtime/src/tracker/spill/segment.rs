@@ -156,8 +156,10 @@ impl Segment {
             line.clear();
             let n = file.read_until(b'\n', &mut line)? as u64;
             if n == 0 {
-                // It may be shorter than it was.
-                place.offset = self.len;
+                if place.offset < self.len {
+                    taken.damaged += self.cut_short(place);
+                    place = self.end();
+                }
                 break;
             }
             place.line += 1;
@@ -176,6 +178,13 @@ impl Segment {
             }
         }
         Ok(place)
+    }
+
+    /// Somebody cut the file off; gives back how many lines that costs.
+    fn cut_short(&self, at: Place) -> u64 {
+        let (file, lines) = (self.path.display(), self.lines.saturating_sub(at.line));
+        tracing::error!(%file, lines, "a segment of the spill journal is shorter than it was");
+        lines
     }
 
     fn note_damage(&mut self, damaged: u64, line: u64) {
