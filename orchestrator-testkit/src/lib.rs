@@ -15,6 +15,7 @@ pub mod kafka;
 pub mod orders;
 pub mod process;
 pub mod reader;
+mod server;
 pub mod wait;
 pub mod workspace;
 pub mod writer;
