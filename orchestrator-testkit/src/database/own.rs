@@ -79,29 +79,31 @@ impl OwnServer {
         let password: String = std::iter::repeat_with(fastrand::alphanumeric)
             .take(PASSWORD_CHARACTERS)
             .collect();
+        let user = User::instead_of_root(&engine.users())
+            .map_err(DatabaseError::io("find a user for the server"))?;
         let folder = tempfile::Builder::new()
             .prefix(engine.prefix())
             .tempdir()
             .map_err(DatabaseError::io("create a folder for the server"))?;
+        // Watched over from now on: whenever we are killed, nothing of it stays.
+        let server = ServerProcess::new(folder, "server.log", engine.end())
+            .map_err(DatabaseError::io("start a shell for the server"))?;
         let place = Place {
-            folder: folder.path(),
+            folder: server.folder(),
             port,
             user: USER,
             password: &password,
         };
         let mut commands = maker(&place).map_err(DatabaseError::io("write to the folder"))?;
-        let user = User::instead_of_root(&engine.users())
-            .map_err(DatabaseError::io("find a user for the server"))?;
         if let Some(user) = user {
             let giving = DatabaseError::io("give the folder to the server's user");
-            user.give(folder.path()).map_err(giving)?;
+            user.give(server.folder()).map_err(giving)?;
             commands.prepare = user.command(commands.prepare);
             commands.start = user.command(commands.start);
         }
         let own = Self {
             engine,
-            server: ServerProcess::new(folder, "server.log", engine.end())
-                .map_err(DatabaseError::io("start a shell for the server"))?,
+            server,
             start: commands.start,
             url: ServerUrl::of_ours(engine, USER, &password, port),
             start_deadline,
