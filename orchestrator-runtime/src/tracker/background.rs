@@ -26,9 +26,8 @@ impl State {
         let Writer { store, ledger, .. } = &self.writer;
         let rows = store.provisional(ledger, from, PAGE).await?;
         let offsets: Vec<i64> = rows.iter().map(|row| row.offset).collect();
-        let found = |mut watches: MutexGuard<'_, Watches>| {
-            watches.found(from, &offsets, Instant::now())
-        };
+        let found =
+            |mut watches: MutexGuard<'_, Watches>| watches.found(from, &offsets, Instant::now());
         let committed = self.watches().map(found).unwrap_or_default();
         for position in committed {
             let ours = self.writer.queue().contains(&position);

@@ -332,7 +332,11 @@ impl State {
     }
 
     /// Trouble is the caller's only where nothing may pass unrecorded; else the background sees to it.
-    pub(super) fn verdict(&self, result: Result<(), StoreError>, what: &str) -> Result<(), TrackerError> {
+    pub(super) fn verdict(
+        &self,
+        result: Result<(), StoreError>,
+        what: &str,
+    ) -> Result<(), TrackerError> {
         let Err(error) = result else {
             return Ok(());
         };

@@ -40,21 +40,28 @@ impl InFlight {
         self.partitions.remove(partition);
     }
 
-    /// Records of one partition, in order. Those told of before are told of again: they are read once more.
-    pub(super) fn noted(&mut self, records: &[Record], missed: bool) {
-        let Some(first) = records.first() else {
-            return;
-        };
-        let known = self
-            .partitions
-            .entry(first.partition().clone())
-            .or_default();
-        let offset = first.offset();
-        known.truncate(known.partition_point(|one| one.offset < offset));
-        known.extend(records.iter().map(|record| One {
-            offset: record.offset(),
-            missed,
-        }));
+    /// Records in order per partition. What is told of a second time is read once more, with all behind it.
+    pub(super) fn noted<'a>(
+        &mut self,
+        records: impl IntoIterator<Item = &'a Record>,
+        missed: bool,
+    ) {
+        let mut records = records.into_iter().peekable();
+        while let Some(first) = records.peek() {
+            let partition = first.partition();
+            let known = match self.partitions.get_mut(partition) {
+                Some(known) => known,
+                None => self.partitions.entry(partition.clone()).or_default(),
+            };
+            let offset = first.offset();
+            known.truncate(known.partition_point(|one| one.offset < offset));
+            while let Some(record) = records.next_if(|record| record.partition() == partition) {
+                known.push_back(One {
+                    offset: record.offset(),
+                    missed,
+                });
+            }
+        }
     }
 
     /// Whether a record has not been passed yet.
@@ -81,8 +88,8 @@ impl InFlight {
                 && one.offset < range.next
             {
                 known.pop_front();
-                let failed = !failures.is_empty()
-                    && failures.contains(&range.partition.at(one.offset));
+                let failed =
+                    !failures.is_empty() && failures.contains(&range.partition.at(one.offset));
                 if one.offset < range.from || failed {
                     cut = true;
                     continue;

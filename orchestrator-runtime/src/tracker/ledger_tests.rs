@@ -199,7 +199,7 @@ async fn settings_that_can_never_work_are_refused() {
         ),
         (
             LedgerSettings {
-                url: Some("postgres://u:s3cret@h/d".into()),
+                url: Some("oracle://u:s3cret@h/d".into()),
                 ..good.clone()
             },
             "ORCH_DB_URL",
@@ -217,13 +217,6 @@ async fn settings_that_can_never_work_are_refused() {
                 ..good.clone()
             },
             "ORCH_ERROR_TABLE",
-        ),
-        (
-            LedgerSettings {
-                strategy: Strategy::Outbox,
-                ..good.clone()
-            },
-            "ORCH_DB_STRATEGY",
         ),
     ] {
         let error = LedgerPlan::new(settings).unwrap_err();

@@ -104,19 +104,25 @@ impl State {
             return Ok(());
         };
         self.wait_for_successes(notes).await;
-        for Taken { records, fence } in taken {
-            for some in records.chunks(notes.at_a_time.max(AT_LEAST) * notes.at_once) {
-                self.receive(notes, some, *fence).await?;
-            }
+        let mut records: Vec<(&Record, i64)> = Vec::new();
+        for Taken {
+            records: some,
+            fence,
+        } in taken
+        {
+            records.extend(some.iter().map(|record| (record, *fence)));
+        }
+        for some in records.chunks(notes.at_a_time.max(AT_LEAST) * notes.at_once) {
+            self.receive(notes, some).await?;
         }
         self.report();
         Ok(())
     }
 
-    /// Records of one partition, as many as go at once.
-    async fn receive(&self, notes: &Notes, records: &[Record], fence: i64) -> Result<(), StoreError> {
+    /// Records with their fences, as many as go at once.
+    async fn receive(&self, notes: &Notes, records: &[(&Record, i64)]) -> Result<(), StoreError> {
         let missed = if self.strict || self.writer.store.is_flowing() {
-            let rows = rows(notes, records, fence);
+            let rows = rows(notes, records);
             let written = self.write_received(notes, &rows).await;
             match written {
                 Ok(()) => false,
@@ -125,10 +131,11 @@ impl State {
                 Err(_) => !self.keep_received(notes, rows, true).await,
             }
         } else {
-            let room = self.spill.is_some()
-                || notes.rows_waiting() + records.len() <= notes.max_waiting;
-            !(room && self.keep_received(notes, rows(notes, records, fence), false).await)
+            let room =
+                self.spill.is_some() || notes.rows_waiting() + records.len() <= notes.max_waiting;
+            !(room && self.keep_received(notes, rows(notes, records), false).await)
         };
+        let records = records.iter().map(|(record, _)| *record);
         notes.in_flight().noted(records, missed);
         Ok(())
     }
@@ -277,8 +284,9 @@ async fn all(
     running.try_collect().await
 }
 
-fn rows(notes: &Notes, records: &[Record], fence: i64) -> Vec<LedgerRow> {
-    let row = |record| LedgerRow::received(record, fence, notes.keep_payload);
+fn rows(notes: &Notes, records: &[(&Record, i64)]) -> Vec<LedgerRow> {
+    let row =
+        |(record, fence): &(&Record, i64)| LedgerRow::received(record, *fence, notes.keep_payload);
     records.iter().map(row).collect()
 }
 

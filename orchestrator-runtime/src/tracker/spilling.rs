@@ -147,10 +147,7 @@ impl Spill {
     }
 
     fn report(&self, result: Result<(), SpillError>) {
-        let was_in_trouble = self
-            .shared
-            .in_trouble
-            .swap(result.is_err(), Relaxed);
+        let was_in_trouble = self.shared.in_trouble.swap(result.is_err(), Relaxed);
         match result {
             Err(error) if !was_in_trouble => {
                 tracing::error!(%error, "the spill journal does not work; rows that do not fit into memory are dropped");
@@ -194,10 +191,7 @@ async fn write_alike(writer: &Writer, entries: &[Entry]) -> Result<(), StoreErro
         writer.write_rows(kind, some).await?;
     }
     for some in positions.chunks(size) {
-        refused_alone(
-            store.pass_failed(ledger, some, latest).await,
-            some.len(),
-        )?;
+        refused_alone(store.pass_failed(ledger, some, latest).await, some.len())?;
     }
     for some in narrow(&ranges, size) {
         refused_alone(store.succeed(ledger, some, latest).await, some.len())?;

@@ -246,9 +246,7 @@ fn as_ranges(positions: &[SourcePosition]) -> Vec<OffsetRange> {
     let mut ranges: Vec<OffsetRange> = Vec::new();
     for position in positions {
         match ranges.last_mut() {
-            Some(last)
-                if last.partition == position.partition && last.next == position.offset =>
-            {
+            Some(last) if last.partition == position.partition && last.next == position.offset => {
                 last.next += 1;
             }
             _ => ranges.push(single(position)),

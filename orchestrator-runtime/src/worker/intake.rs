@@ -3,10 +3,10 @@
 
 use orchestrator_core::lane::{Lane, Stop};
 use orchestrator_core::ports::{Committer, Epoch, Intake, Session, SessionEvent, Slice, UnitSlice};
-use orchestrator_core::{HoldReason, Record, SourcePartition, Taken, TransformError, Transformer};
+use orchestrator_core::{HoldReason, Record, SourcePartition, Taken, Transformer};
 
+use super::Worker;
 use super::settings::WorkerObserver;
-use super::{Worker, judge};
 
 impl<S, C, T, O> Worker<S, C, T, O>
 where
@@ -29,6 +29,7 @@ where
                 } => {
                     self.pending.remove(&partition);
                     self.observer.assigned(&partition, position);
+                    self.judge.assigned(&partition);
                     let lane = Lane::new(partition.clone(), epoch, position);
                     self.lanes.insert(partition.clone(), lane);
                     if remember {
@@ -74,11 +75,11 @@ where
             return;
         }
         for slice in intake.slices {
-            self.take_in(slice).await;
+            self.take_in(slice);
         }
     }
 
-    pub(super) fn offset_lost(
+    fn offset_lost(
         &mut self,
         partition: SourcePartition,
         epoch: Epoch,
@@ -92,6 +93,7 @@ where
         );
         tracing::error!("{error}");
         self.observer.assigned(&partition, committed);
+        self.judge.assigned(&partition);
         let mut lane = Lane::new(partition.clone(), epoch, committed);
         // The session reads nothing of it until it is assigned anew.
         lane.set_paused(true);
@@ -105,7 +107,7 @@ where
     }
 
     /// Gives records to the transformer, in chunks.
-    pub(super) async fn take_in(&mut self, slice: Slice) {
+    fn take_in(&mut self, slice: Slice) {
         let Some(lane) = self.lanes.get_mut(&slice.partition) else {
             return;
         };
@@ -114,54 +116,26 @@ where
         }
         self.observer
             .taken(&slice.partition, slice.next, slice.records.len());
-        let received = if self.tracker.notes_received() {
-            self.tracker
-                .received(&[Taken {
-                    records: slice.records.clone(),
-                    fence: judge::unix_ms(),
-                }])
-                .await
-        } else {
-            Ok(())
-        };
-        let chunk = self.stage.chunk_records();
+        let life = (slice.epoch, lane.life());
+        let fence = self.judge.fence(&slice.partition);
+        let notes = self.tracker.notes_received();
+        let size = self.stage.chunk_records();
         let mut rest = slice.records.into_iter();
         let mut from = slice.from;
-        loop {
-            let records: Vec<_> = rest.by_ref().take(chunk).collect();
+        while rest.len() > 0 {
+            let records: Vec<_> = rest.by_ref().take(size).collect();
             let next = rest.as_slice().first().map_or(slice.next, Record::offset);
             if !lane.take_in(from, next, &records) {
                 return;
             }
-            match &received {
-                Ok(()) => {
-                    let (partition, life) = (slice.partition.clone(), lane.life());
-                    self.stage
-                        .start(partition, (slice.epoch, life), from, records, None);
-                }
-                Err(error) => {
-                    let error = TransformError::infrastructure(error.message.clone());
-                    let limits = judge::Limits::default();
-                    let tried: Vec<_> = records
-                        .iter()
-                        .map(|record| {
-                            self.judge.judge_failure(
-                                &self.settings,
-                                &limits,
-                                false,
-                                record,
-                                &error,
-                                None,
-                            )
-                        })
-                        .collect();
-                    lane.transformed(from, tried);
-                }
+            let partition = slice.partition.clone();
+            if notes {
+                self.noting
+                    .add(partition, life, from, Taken { records, fence });
+            } else {
+                self.stage.start(partition, life, from, records, None);
             }
             from = next;
-            if rest.len() == 0 {
-                return;
-            }
         }
     }
 }

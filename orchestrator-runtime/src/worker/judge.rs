@@ -1,7 +1,7 @@
 //! What becomes of each transformed record: outputs are checked against the topics they go to, failures are decided
 //! about, dead letters are written. Part of the worker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use orchestrator_core::dead_letter::dead_letter;
@@ -12,7 +12,7 @@ use orchestrator_core::limits::{Answer, check_outputs};
 use orchestrator_core::mode::Verdict;
 use orchestrator_core::ports::{Committer, Done, FailedFate, Fate, TopicFacts};
 use orchestrator_core::{
-    Failure, FailureRecord, HoldReason, Output, Record, Topic, TransformError,
+    Failure, FailureRecord, HoldReason, Output, Record, SourcePartition, Topic, TransformError,
 };
 use tokio::time::Instant;
 
@@ -43,6 +43,9 @@ impl Limits {
 pub(super) struct Judge {
     pub(super) topics: Topics,
     random: fastrand::Rng,
+    /// When each partition was assigned: see `FailureRecord::fence`.
+    fences: HashMap<SourcePartition, i64>,
+    last_fence: i64,
     /// A record that failed under `ORCH_ATOMIC_ON_POISON=STOP`, and how.
     pub(super) stop: Option<String>,
 }
@@ -52,8 +55,21 @@ impl Judge {
         Self {
             topics: Topics::default(),
             random: fastrand::Rng::with_seed(seed),
+            fences: HashMap::new(),
+            last_fence: 0,
             stop: None,
         }
+    }
+
+    /// A partition is ours from now on: what is written of it from here is newer than all before.
+    pub(super) fn assigned(&mut self, partition: &SourcePartition) {
+        self.last_fence = unix_ms().max(self.last_fence + 1);
+        self.fences.insert(partition.clone(), self.last_fence);
+    }
+
+    /// When a partition was assigned.
+    pub(super) fn fence(&self, partition: &SourcePartition) -> i64 {
+        self.fences.get(partition).copied().unwrap_or_else(unix_ms)
     }
 
     /// Looks up the topics that these results are to be written to.
@@ -194,7 +210,7 @@ impl Judge {
             target_topic: settings.target_topic.clone(),
             failure,
             dead_lettered: wants_letter,
-            fence: unix_ms(),
+            fence: self.fence(record.partition()),
         };
         let mut letter = None;
         if wants_letter {
@@ -257,7 +273,7 @@ fn remedy(reason: HoldReason, record: &Record) -> String {
     }
 }
 
-pub(super) fn unix_ms() -> i64 {
+fn unix_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| {

@@ -4,6 +4,7 @@
 
 mod intake;
 mod judge;
+mod noting;
 mod outcomes;
 mod pending;
 mod room;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use judge::Judge;
+use noting::Noting;
 use pending::Pending;
 use settings::{Counts, WorkerObserver, WorkerSettings};
 use stage::Stage;
@@ -61,6 +63,7 @@ pub struct Worker<S, C, T, O = ()> {
     committer: C,
     stage: Stage<T>,
     tracker: Arc<dyn FailureTracker>,
+    noting: Noting,
     observer: O,
     settings: WorkerSettings,
     judge: Judge,
@@ -102,6 +105,7 @@ where
             committer,
             stage: Stage::new(transformer, settings.stage.clone()),
             tracker,
+            noting: Noting::default(),
             observer,
             judge: Judge::new(settings.seed),
             settings,
@@ -176,6 +180,7 @@ where
             if !draining {
                 self.start_due();
             }
+            self.start_noting(draining);
             self.collect_ready().await;
             self.submit();
             if let Some(failure) = self.failed.take() {
@@ -191,6 +196,7 @@ where
                 biased;
                 () = ending.cancelled(), if !draining => {}
                 report = self.committer.report(), if under_way => self.reported(report).await,
+                noted = self.noting.done(), if self.noting.is_busy() => self.noted(noted, draining),
                 done = self.stage.done(), if self.stage.is_busy() => self.transformed(done).await,
                 intake = self.session.next(want_records) => self.taken(intake, draining).await,
                 () = tokio::time::sleep_until(wake) => {}
@@ -209,6 +215,7 @@ where
         let mut wake = Instant::now() + TELL_EVERY;
         // Nothing is tried again in a drain.
         if !draining {
+            wake = self.noting.due().map_or(wake, |due| wake.min(due));
             for due in self.lanes.values().filter_map(Lane::next_due) {
                 wake = wake.min(Instant::from_std(due));
             }

@@ -75,9 +75,9 @@ fn poison_has_somewhere_to_go() {
 fn what_is_not_there_yet_says_so() {
     refused(&[("DELIVERY", "AT_LEAST_ONCE")], "DELIVERY", "reserved");
     refused(
-        &[("DB_URL", "postgres://u:hunter2@h/db")],
+        &[("DB_URL", "oracle://u:hunter2@h/db")],
         "DB_URL",
-        "not available yet",
+        "allowed is sqlite://path",
     );
     refused(&[("DB_URL", "mysql://h/db")], "DB_URL", "not available yet");
     refused(&[("DB_URL", "ledger.db")], "DB_URL", "sqlite://");

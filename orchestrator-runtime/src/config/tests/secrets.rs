@@ -50,7 +50,7 @@ fn a_planted_secret_appears_nowhere() {
 fn a_planted_secret_appears_in_no_error() {
     let cases: [&[(&str, &str)]; 7] = [
         &[("DB_URL", PLANTED)],
-        &[("DB_URL", "postgres://u:hunter2@h/db")],
+        &[("DB_URL", "oracle://u:hunter2@h/db")],
         &[("DB_ULR", PLANTED)],
         &[("KAFKA_SASL_PASSWRD", PLANTED)],
         &[("KAKFA_SASL_PASSWORD", PLANTED)],
