@@ -72,7 +72,10 @@ impl Journal {
                 .fill_buffer(entries)
                 .map_err(|error| SpillError::new("write to", self.folder.path(), error))?;
             match until {
-                Until::SegmentFull if n == 0 => self.end_tail(),
+                Until::SegmentFull if n == 0 => {
+                    self.end_tail();
+                    return self.append_some(entries);
+                }
                 Until::FolderFull if n == 0 && !rescanned => {
                     // Others may have made room.
                     self.scan_others()?;

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::super::fake_store::identity;
 use super::folder::new_file;
 use super::segment::SegmentFile;
-use super::tests::{drain, drained_offsets, failure, failures, files, open};
+use super::tests::{drain, drained_offsets, failures, files, offset, open};
 use super::*;
 
 /// The bytes of a segment with `n` entries, and its file's name.
@@ -27,60 +27,57 @@ fn segment_of(n: i64) -> (Vec<u8>, String) {
     (fs::read(path).unwrap(), name)
 }
 
-/// A folder with just this segment in it.
-fn folder_with(bytes: &[u8], name: &str) -> TempDir {
-    let dir = TempDir::new().unwrap();
+/// What a journal makes of a segment that a dead process left: the entries, and how many lines were damaged.
+fn adopted(journal: &mut Journal, dir: &TempDir, bytes: &[u8], name: &str) -> (Vec<Entry>, u64) {
     fs::write(dir.path().join(name), bytes).unwrap();
-    dir
+    let damaged = journal.damaged();
+    journal.adopt().unwrap();
+    let entries = drain(journal);
+    assert!(files(dir, ".jsonl").is_empty());
+    assert_eq!(files(dir, "").len(), 1, "our own lock");
+    (entries, journal.damaged() - damaged)
 }
 
 #[test]
 fn cut_off_anywhere_it_loses_the_torn_entry_only() {
     let (whole, name) = segment_of(2);
+    let dir = TempDir::new().unwrap();
+    let mut journal = open(&dir);
+    // Without its end a line is whole all the same.
+    let ends: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] == b'\n').collect();
     for len in 0..=whole.len() {
-        let dir = folder_with(&whole[..len], &name);
-        let mut journal = open(&dir);
-        journal.append(&[failure(9)]).unwrap();
-        // The last byte of a line is its end, without which it is whole all the same.
-        let lines = whole[..len].split_inclusive(|byte| *byte == b'\n');
-        let ends = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
-        let entries = ends
-            .filter(|(end, _)| *end <= len)
-            .count()
-            .saturating_sub(1);
-        let expected: Vec<_> = failures(0..entries as i64)
-            .into_iter()
-            .chain([failure(9)])
-            .collect();
-        assert_eq!(drain(&mut journal), expected, "cut off at {len}");
-        let whole_lines = entries + usize::from(entries > 0 || whole[..len].contains(&b'\n'));
-        let torn = lines.count() > whole_lines && !whole[..len].ends_with(b"}");
-        assert_eq!(journal.damaged(), u64::from(torn), "cut off at {len}");
-        drop(journal);
-        assert!(files(&dir, "").is_empty(), "cut off at {len}");
+        let lines = ends.iter().filter(|end| **end <= len).count();
+        let is_torn = len > 0 && !ends.iter().any(|end| len == *end || len == end + 1);
+        let expected = failures(0..lines.saturating_sub(1) as i64);
+        let (entries, damaged) = adopted(&mut journal, &dir, &whole[..len], &name);
+        assert_eq!(entries, expected, "cut off at {len}");
+        assert_eq!(damaged, u64::from(is_torn), "cut off at {len}");
     }
 }
 
 #[test]
 fn one_byte_changed_anywhere_costs_its_line_only() {
     let (whole, name) = segment_of(2);
+    let dir = TempDir::new().unwrap();
+    let mut journal = open(&dir);
     let mut line = 0;
     for at in 0..whole.len() {
+        let is_end = whole[at] == b'\n';
         for by in [0x01, b'\n' ^ whole[at]] {
             if by == 0 {
                 continue;
             }
             let mut bytes = whole.clone();
             bytes[at] ^= by;
-            let dir = folder_with(&bytes, &name);
-            let mut journal = open(&dir);
             // The first line is the header; a line's end belongs to no entry.
-            let lost = (line > 0 && whole[at] != b'\n').then(|| line - 1);
+            let lost = (line > 0 && !is_end).then(|| line - 1);
             let expected: Vec<i64> = (0..2).filter(|offset| Some(*offset) != lost).collect();
-            assert_eq!(drained_offsets(&mut journal), expected, "{by:#x} at {at}");
-            assert_eq!(journal.damaged() > 0, whole[at] != b'\n', "{by:#x} at {at}");
+            let (entries, damaged) = adopted(&mut journal, &dir, &bytes, &name);
+            let offsets: Vec<i64> = entries.iter().map(offset).collect();
+            assert_eq!(offsets, expected, "{by:#x} at {at}");
+            assert_eq!(damaged > 0, !is_end, "{by:#x} at {at}");
         }
-        line += i64::from(whole[at] == b'\n');
+        line += i64::from(is_end);
     }
 }
 
@@ -105,11 +102,10 @@ proptest! {
             }
             start = end;
         }
-        let dir = folder_with(&bytes, &name);
-        let mut journal = open(&dir);
-        let drained = drain(&mut journal);
+        let dir = TempDir::new().unwrap();
+        let (drained, _) = adopted(&mut open(&dir), &dir, &bytes, &name);
         prop_assert!(drained.iter().all(|entry| failures(0..20).contains(entry)));
-        let offsets: Vec<i64> = drained.iter().map(super::tests::offset).collect();
+        let offsets: Vec<i64> = drained.iter().map(offset).collect();
         prop_assert!(spared.iter().all(|offset| offsets.contains(offset)), "{spared:?} {offsets:?}");
         prop_assert!(offsets.is_sorted());
     }
