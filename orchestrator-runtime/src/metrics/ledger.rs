@@ -109,7 +109,7 @@ mod tests {
             r#"orch_ledger_rows_dropped_total{pipeline="g",reason="queue_full"} 1"#,
             r#"orch_ledger_failures_logged_total{pipeline="g",class="permanent"} 1"#,
             "# TYPE orch_db_statement_seconds histogram",
-            "# HELP orch_db_errors_total Statements of the ledger that failed: unavailable, timeout, conflict or data.",
+            "# HELP orch_db_errors_total Statements of the ledger that failed: unavailable, timeout, exhausted, conflict or data.",
         ] {
             assert!(text.lines().any(|it| it == line), "no `{line}` in\n{text}");
         }

@@ -240,44 +240,52 @@ impl State {
     }
 
     async fn committed(&self, passed: &Passed) -> Result<(), TrackerError> {
-        let now_ms = now_ms();
-        let mut queued = true;
-        let mut mark = |position: &SourcePosition, mark: Mark| {
-            if !self.writer.queue_mark(position, mark, now_ms) {
-                queued = false;
-                self.unsure(&position.partition);
-            }
-        };
+        let (now_ms, deadline) = (now_ms(), self.deadline());
         // Failures first: once the watches know the commit, a look from the background may take what is
         // provisional and not marked for a success.
-        for position in &passed.failures {
-            mark(position, Mark::Passed);
-        }
+        let failures = self
+            .mark(&passed.failures, Mark::Passed, now_ms, deadline)
+            .await;
         let succeeded = self.watches().map(|mut watches| watches.committed(passed));
-        let succeeded = succeeded.unwrap_or_default();
-        for position in &succeeded {
-            mark(position, Mark::Succeeded);
+        let succeeded = self
+            .mark(
+                &succeeded.unwrap_or_default(),
+                Mark::Succeeded,
+                now_ms,
+                deadline,
+            )
+            .await;
+        self.verdict(failures.and(succeeded), "note which records were passed")
+    }
+
+    /// Notes what became of records.
+    async fn mark(
+        &self,
+        positions: &[SourcePosition],
+        mark: Mark,
+        now_ms: i64,
+        deadline: Instant,
+    ) -> Result<(), StoreError> {
+        let mut result = Ok(());
+        for some in positions.chunks(self.writer.rows_at_a_time()) {
+            for position in some {
+                if !self.writer.queue_mark(position, mark, now_ms) {
+                    self.unsure(&position.partition);
+                    result = Err(queue_full());
+                }
+            }
+            if self.spill_now().is_some() {
+                // The rows they belong to may be in the journal.
+                self.spill_queue().await;
+                continue;
+            }
+            let written = match self.take_turn(deadline).await {
+                (Some(turn), _) => self.writer.drain(&turn, deadline).await,
+                (None, trouble) => trouble.map_or(Ok(()), Err),
+            };
+            result = result.and(written);
         }
-        if passed.failures.is_empty() && succeeded.is_empty() {
-            return Ok(());
-        }
-        if self.spill_now().is_some() {
-            // The rows they belong to may be in the journal.
-            self.spill_queue().await;
-            return Ok(());
-        }
-        let deadline = self.deadline();
-        let (turn, mut trouble) = self.take_turn(deadline).await;
-        if let Some(turn) = &turn {
-            trouble = self.writer.drain(turn, deadline).await.err();
-        }
-        if !queued && self.strict {
-            trouble = trouble.or_else(|| Some(queue_full()));
-        }
-        self.verdict(
-            trouble.map_or(Ok(()), Err),
-            "note which records were passed",
-        )
+        result
     }
 
     /// The journal, if what waits has to go there: while the database is in trouble, and as long as the journal holds

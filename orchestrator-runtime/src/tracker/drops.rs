@@ -20,6 +20,8 @@ pub(super) enum DropReason {
     QueueFull,
     /// The spill journal took no more (`ORCH_SPILL_MAX_MB`), and the queue was full too.
     SpillFull,
+    /// Its entry in the spill journal cannot be read.
+    Damaged,
     /// The database refused it even without its payload and text.
     Refused,
     /// The process ended before the database was back.
@@ -31,6 +33,7 @@ impl DropReason {
         match self {
             Self::QueueFull => "queue_full",
             Self::SpillFull => "spill_full",
+            Self::Damaged => "damaged",
             Self::Refused => "refused",
             Self::Shutdown => "shutdown",
         }
@@ -70,6 +73,14 @@ impl Drops {
         if self.may_log(1) {
             tracing::error!(dedupKey = dedup_key, reason, "ledger row dropped");
         }
+    }
+
+    /// Entries of the spill journal cannot be read; the journal has said where they are.
+    pub(super) fn damaged(&self, health: &LedgerHealth, entries: u64) {
+        let entries = usize::try_from(entries).unwrap_or(usize::MAX);
+        health.rows_dropped(entries);
+        let reason = DropReason::Damaged.as_str();
+        health.metrics().rows_dropped(reason, entries);
     }
 
     /// Says that the rows of these records, which were passed, are missing.

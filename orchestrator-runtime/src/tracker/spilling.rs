@@ -28,6 +28,8 @@ struct Shared {
     is_empty: AtomicBool,
     entries: AtomicU64,
     bytes: AtomicU64,
+    /// Entries found damaged, not told yet.
+    damaged: AtomicU64,
     /// Trouble with it is said once until it is over.
     in_trouble: AtomicBool,
 }
@@ -45,6 +47,7 @@ impl Spill {
                 entries: AtomicU64::new(journal.rows()),
                 bytes: AtomicU64::new(journal.bytes()),
                 journal: Mutex::new(journal),
+                damaged: AtomicU64::new(0),
                 in_trouble: AtomicBool::new(false),
             }),
         };
@@ -62,22 +65,33 @@ impl Spill {
     }
 
     /// Appends entries, and gives back those that did not fit.
-    pub(super) async fn append(&self, mut entries: Vec<Entry>) -> Vec<Entry> {
+    ///
+    /// Not cancel safe: what did not fit is lost when the future is dropped.
+    pub(super) async fn append(&self, entries: Vec<Entry>) -> Vec<Entry> {
         if entries.is_empty() {
             return entries;
         }
-        let appended = self
-            .on_disk(move |journal| {
-                let appended = journal.append(&entries);
-                let kept = *appended.as_ref().unwrap_or(&0);
-                (entries.split_off(kept), appended.map(drop))
-            })
-            .await;
-        let Some((rest, result)) = appended else {
-            return Vec::new();
-        };
+        // Shared, so that they come back whatever becomes of the work.
+        let entries = Arc::new(entries);
+        let theirs = entries.clone();
+        let appended = self.on_disk(move |journal| {
+            let appended = match journal.append(&theirs) {
+                Ok(appended) => appended,
+                Err(error) => return (0, Err(error)),
+            };
+            // Why a disk took no more is told with the next ones.
+            match theirs.get(appended..) {
+                Some(rest) if !rest.is_empty() => match journal.append(rest) {
+                    Ok(more) => (appended + more, Ok(())),
+                    Err(error) => (appended, Err(error)),
+                },
+                _ => (appended, Ok(())),
+            }
+        });
+        let (appended, result) = appended.await.unwrap_or((0, Ok(())));
         self.report(result);
-        rest
+        let mut entries = Arc::unwrap_or_clone(entries);
+        entries.split_off(appended.min(entries.len()))
     }
 
     /// What waits longest.
@@ -113,13 +127,18 @@ impl Spill {
         if let Some(refusal) = writer.store.refusal() {
             return Err(refusal);
         }
-        let Some(batch) = self.oldest().await else {
+        let batch = self.oldest().await;
+        let damaged = self.shared.damaged.swap(0, Relaxed);
+        if damaged > 0 {
+            writer.drops.damaged(&writer.health, damaged);
+        }
+        let Some(batch) = batch else {
             return Ok(false);
         };
         if batch.entries.is_empty() {
             return Ok(false);
         }
-        for same in batch.entries.chunk_by(|a, b| alike(a, b)) {
+        for same in batch.entries.chunk_by(alike) {
             write_alike(writer, same).await?;
         }
         self.done(batch).await;
@@ -137,7 +156,11 @@ impl Spill {
                 .journal
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
+            let damaged = journal.damaged();
             let done = work(&mut journal);
+            shared
+                .damaged
+                .fetch_add(journal.damaged() - damaged, Relaxed);
             shared.is_empty.store(journal.is_empty(), Relaxed);
             shared.entries.store(journal.rows(), Relaxed);
             shared.bytes.store(journal.bytes(), Relaxed);

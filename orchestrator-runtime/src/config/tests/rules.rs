@@ -79,7 +79,6 @@ fn what_is_not_there_yet_says_so() {
         "DB_URL",
         "allowed is sqlite://path",
     );
-    refused(&[("DB_URL", "mysql://h/db")], "DB_URL", "not available yet");
     refused(&[("DB_URL", "ledger.db")], "DB_URL", "sqlite://");
 }
 

@@ -153,11 +153,6 @@ impl Journal {
         self.segments.values().map(|segment| segment.len).sum()
     }
 
-    /// What the files of all processes may take.
-    pub(super) fn max_bytes(&self) -> u64 {
-        self.max_bytes
-    }
-
     /// How many lines were found damaged and skipped.
     pub(super) fn damaged(&self) -> u64 {
         self.damaged

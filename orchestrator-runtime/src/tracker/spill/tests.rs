@@ -144,7 +144,6 @@ fn the_bound_is_kept_and_a_prefix_is_taken() {
     let dir = TempDir::new().unwrap();
     let bound = 20_000;
     let mut journal = Journal::open(dir.path(), &identity(), bound).unwrap();
-    assert_eq!(journal.max_bytes(), bound);
     let taken = journal.append(&failures(0..500)).unwrap();
     assert!((20..200).contains(&taken), "{taken}");
     assert_eq!(journal.append(&failures(500..501)).unwrap(), 0);
