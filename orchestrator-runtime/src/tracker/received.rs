@@ -20,7 +20,7 @@ use super::successes::Successes;
 use super::writer::RowKind;
 
 /// So many records at least share a budget, for each statement that may run at once.
-const AT_LEAST: usize = 100;
+const AT_LEAST: usize = 20;
 
 /// See the module.
 #[derive(Debug)]
