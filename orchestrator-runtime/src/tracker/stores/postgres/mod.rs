@@ -277,4 +277,6 @@ impl fmt::Debug for PostgresStore {
 }
 
 #[cfg(test)]
+mod plan_tests;
+#[cfg(test)]
 mod tests;
