@@ -4,6 +4,7 @@
 //! with the runtime: what checks must not be wrong in the same way as what is checked.
 //!
 //! - [`kafka`]: a real broker, from whatever is at hand.
+//! - [`postgres`], [`mariadb`]: real database servers; what both can do is in [`database`].
 //! - [`admin`], [`writer`], [`reader`]: topics, what goes in, what comes out.
 //! - [`orders`]: the example app's input from a seed, and what has to come out.
 //! - [`process`]: a program under test, signalled and never left behind.
@@ -11,10 +12,14 @@
 
 pub mod admin;
 mod command;
+pub mod database;
 pub mod kafka;
+pub mod mariadb;
 pub mod orders;
+pub mod postgres;
 pub mod process;
 pub mod reader;
+mod server;
 pub mod wait;
 pub mod workspace;
 pub mod writer;

@@ -1,6 +1,6 @@
 //! A broker in a container of ours.
 //!
-//! Called by `mod.rs` where a Docker engine runs. A shell (`supervisor.rs`) starts the container and
+//! Called by `mod.rs` where a Docker engine runs. A shell (`server/supervisor.rs`) starts the container and
 //! removes it once we are gone; its faults (kill, pause) are left to the JVM kind.
 
 use std::ffi::OsString;
@@ -12,11 +12,10 @@ use std::time::Duration;
 use super::error::KafkaError;
 use super::fetch::KAFKA_VERSION;
 use super::options::{KafkaOptions, Tools};
-use super::ports::free_port;
 use super::properties::{Addresses, as_docker_environment, server_properties};
 use super::ready::wait_until_ready;
-use super::supervisor::Supervisor;
 use crate::command::output_within;
+use crate::server::{Supervisor, free_port};
 
 /// $1 docker, $2 name of the container, then the rest of `docker run`.
 const SCRIPT: &str = r#"

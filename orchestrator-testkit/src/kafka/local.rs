@@ -1,39 +1,30 @@
 //! A broker in a JVM of ours: KRaft, one combined node, own ports, own folder.
 //!
-//! Called by `mod.rs`. The JVM belongs to a supervisor shell (`supervisor.rs`), never to us directly,
-//! so that it cannot outlive us.
+//! Called by `mod.rs`. It must never start the JVM itself: that belongs to a [`ServerProcess`], so that
+//! it cannot outlive us.
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::error::KafkaError;
 use super::fetch;
 use super::options::{KafkaOptions, Tools};
-use super::ports::free_port;
 use super::properties::{Addresses, as_file, server_properties};
 use super::ready::wait_until_ready;
-use super::supervisor::Supervisor;
-use crate::command::{output_within, tail};
+use crate::command::output_within;
+use crate::server::{End, PORT_TAKEN, START_TRIES_MAX, ServerProcess, free_port};
 
-const SCRIPT: &str = include_str!("supervisor.sh");
 const JAVA_VERSION_MIN: u32 = 17;
-/// Another process may take a free port before the broker does; then others are tried.
-const START_TRIES_MAX: usize = 3;
-const LOG_TAIL_LINES: usize = 30;
 const PROBE_DEADLINE: Duration = Duration::from_secs(20);
-/// For what the shell does at once.
-const SHELL_DEADLINE: Duration = Duration::from_secs(20);
-/// For what takes a JVM: formatting, and a graceful end.
-const JVM_DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct LocalBroker {
-    supervisor: Mutex<Supervisor>,
-    folder: PathBuf,
+    server: ServerProcess,
+    command: Vec<OsString>,
     bootstrap: String,
     start_deadline: Duration,
 }
@@ -73,7 +64,7 @@ impl LocalBroker {
         loop {
             match Self::start_once(options, tools, &libs) {
                 Err(KafkaError::Died { tail, .. })
-                    if tries < START_TRIES_MAX && tail.contains("Address already in use") =>
+                    if tries < START_TRIES_MAX && tail.contains(PORT_TAKEN) =>
                 {
                     tries += 1;
                 }
@@ -85,7 +76,6 @@ impl LocalBroker {
     fn start_once(options: &KafkaOptions, tools: &Tools, libs: &Path) -> Result<Self, KafkaError> {
         let port = free_port().map_err(KafkaError::io("find a port"))?;
         let controller_port = free_port().map_err(KafkaError::io("find a port"))?;
-        // From `spawn` on, the supervisor removes the folder.
         let folder = tempfile::Builder::new()
             .prefix("orchestrator-kafka-")
             .tempdir()
@@ -102,26 +92,23 @@ impl LocalBroker {
         fs::write(&file, as_file(&properties))
             .map_err(KafkaError::io(format!("write {}", file.display())))?;
 
-        let mut command: Vec<OsString> = vec![folder.path().into(), (&tools.java).into()];
-        command.extend(jvm_flags(options).into_iter().map(OsString::from));
-        command.extend(["-cp".into(), libs.join("*").into()]);
-        let supervisor = Supervisor::spawn(SCRIPT, command)
-            .map_err(KafkaError::io("start a shell for the broker"))?;
+        let java = java_command(options, tools, libs);
+        let kafka = |words: &[&str]| -> Vec<OsString> {
+            let words = words.iter().map(OsString::from);
+            java.iter().cloned().chain(words).collect()
+        };
+        let properties = file.to_string_lossy();
+        let (tool, id) = ("kafka.tools.StorageTool", cluster_id());
+        let format = kafka(&[tool, "format", "--standalone", "-t", &id, "-c", &properties]);
         let broker = Self {
-            supervisor: Mutex::new(supervisor),
-            folder: folder.keep(),
+            server: ServerProcess::new(folder, "broker.log", End::Kill)
+                .map_err(KafkaError::io("start a shell for the broker"))?,
+            command: kafka(&["kafka.Kafka", &properties]),
             bootstrap: format!("127.0.0.1:{port}"),
             start_deadline: options.start_deadline,
         };
-        broker
-            .ask(&format!("format {}", cluster_id()), JVM_DEADLINE)
-            .map_err(|e| {
-                // A formatter that failed wrote why; the system error alone says too little.
-                match e {
-                    KafkaError::Io { .. } => broker.died(),
-                    other => other,
-                }
-            })?;
+        // A formatter that failed wrote why; the system error alone says too little.
+        broker.server.run(&format).map_err(|_| broker.died())?;
         broker.run()?;
         Ok(broker)
     }
@@ -132,66 +119,64 @@ impl LocalBroker {
 
     /// Starts the JVM on the same ports and folder, and waits until it answers.
     pub(super) fn run(&self) -> Result<(), KafkaError> {
-        self.ask("start", SHELL_DEADLINE)?;
-        let remedy = format!("see {}", self.log().display());
+        self.server
+            .start(&self.command)
+            .map_err(self.cannot("start"))?;
+        let remedy = format!("see {}", self.server.log().display());
         wait_until_ready(&self.bootstrap, self.start_deadline, &remedy, || {
-            self.ask("alive", SHELL_DEADLINE)
-                .map(drop)
-                .map_err(|_| self.died())
+            if self.is_running() {
+                Ok(())
+            } else {
+                Err(self.died())
+            }
         })
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.ask("alive", SHELL_DEADLINE).is_ok()
+        self.server.is_running()
     }
 
-    /// Sends a signal by its name. For `KILL` and `TERM`, waits until the JVM has ended.
-    pub(super) fn signal(&self, name: &str) -> Result<(), KafkaError> {
-        self.ask(&format!("signal {name}"), JVM_DEADLINE).map(drop)
+    /// Ends the JVM and waits until it has ended.
+    pub(super) fn end(&self, end: End) -> Result<(), KafkaError> {
+        self.server.end(end).map_err(self.cannot("end"))
+    }
+
+    pub(super) fn pause(&self) -> Result<(), KafkaError> {
+        self.server.pause().map_err(self.cannot("pause"))
+    }
+
+    pub(super) fn resume(&self) -> Result<(), KafkaError> {
+        self.server.resume().map_err(self.cannot("resume"))
     }
 
     /// Leaves the broker to itself; returns the pid of the shell that watches it, which ends all
     /// upon SIGTERM.
     pub(super) fn detach(self) -> Result<(u32, PathBuf), KafkaError> {
-        self.ask("detach", SHELL_DEADLINE)?;
-        let supervisor = self
-            .supervisor
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
-        Ok((supervisor.forget(), self.folder))
+        let cannot = self.cannot("detach");
+        self.server.detach().map_err(cannot)
     }
 
     pub(super) fn folder(&self) -> &Path {
-        &self.folder
+        self.server.folder()
     }
 
-    pub(super) fn log(&self) -> PathBuf {
-        self.folder.join("broker.log")
-    }
-
-    fn ask(&self, command: &str, deadline: Duration) -> Result<String, KafkaError> {
-        self.shell()
-            .ask(command, deadline)
-            .map_err(KafkaError::io(format!(
-                "{command} the broker in {}",
-                self.folder.display()
-            )))
-    }
-
-    fn shell(&self) -> MutexGuard<'_, Supervisor> {
-        self.supervisor
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn cannot(&self, what: &str) -> impl FnOnce(io::Error) -> KafkaError + use<> {
+        KafkaError::io(format!("{what} the broker in {}", self.folder().display()))
     }
 
     fn died(&self) -> KafkaError {
-        let log = self.log();
-        let tail = match fs::read_to_string(&log) {
-            Ok(text) => tail(&text, LOG_TAIL_LINES),
-            Err(e) => format!("(no log: {e})"),
-        };
-        KafkaError::Died { log, tail }
+        KafkaError::Died {
+            log: self.server.log().to_owned(),
+            tail: self.server.log_tail(),
+        }
     }
+}
+
+fn java_command(options: &KafkaOptions, tools: &Tools, libs: &Path) -> Vec<OsString> {
+    let mut command: Vec<OsString> = vec![(&tools.java).into()];
+    command.extend(jvm_flags(options).into_iter().map(OsString::from));
+    command.extend(["-cp".into(), libs.join("*").into()]);
+    command
 }
 
 fn jvm_flags(options: &KafkaOptions) -> Vec<String> {

@@ -24,10 +24,8 @@ mod error;
 mod fetch;
 mod local;
 mod options;
-mod ports;
 mod properties;
 mod ready;
-mod supervisor;
 
 use std::fmt;
 use std::path::Path;
@@ -41,6 +39,8 @@ pub use options::KafkaOptions;
 use docker::DockerBroker;
 use local::LocalBroker;
 use options::{Tools, Ways};
+
+use crate::server::End;
 
 /// Where a broker came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,22 +174,22 @@ impl Kafka {
 
     /// Ends the broker with SIGKILL, as a crash would. Clients see their connections reset.
     pub fn kill(&self) -> Result<(), KafkaError> {
-        self.local("kill")?.signal("KILL")
+        self.local("kill")?.end(End::Kill)
     }
 
     /// Ends the broker with SIGTERM, as an upgrade would, and waits until it has ended.
     pub fn terminate(&self) -> Result<(), KafkaError> {
-        self.local("terminate")?.signal("TERM")
+        self.local("terminate")?.end(End::Term)
     }
 
     /// Stops the broker with SIGSTOP: connections stay open, nothing answers.
     pub fn pause(&self) -> Result<(), KafkaError> {
-        self.local("pause")?.signal("STOP")
+        self.local("pause")?.pause()
     }
 
     /// Lets a paused broker go on.
     pub fn resume(&self) -> Result<(), KafkaError> {
-        self.local("resume")?.signal("CONT")
+        self.local("resume")?.resume()
     }
 
     /// Starts a broker again on the same ports and data, killing it first if it still runs, and
@@ -197,7 +197,7 @@ impl Kafka {
     pub fn restart(&self) -> Result<(), KafkaError> {
         let broker = self.local("restart")?;
         if broker.is_running() {
-            broker.signal("KILL")?;
+            broker.end(End::Kill)?;
         }
         broker.run()
     }

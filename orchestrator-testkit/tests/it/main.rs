@@ -1,7 +1,9 @@
-//! Tests of the test kit on a real broker: one shared by all, and some that are ill-treated.
+//! Tests of the test kit on real servers: some shared by all, and some that are ill-treated.
 #![allow(clippy::unwrap_used)]
 
+mod databases;
 mod faults;
 mod orphan;
+mod pids;
 mod processes;
 mod topics;

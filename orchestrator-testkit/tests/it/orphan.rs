@@ -1,13 +1,18 @@
-//! A broker must not outlive its process, however that ends, unless it is told to stay.
+//! A server must not outlive its process, however that ends, unless it is told to stay.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use orchestrator_testkit::database::DatabaseServer;
 use orchestrator_testkit::kafka::{Detached, Kafka, KafkaOptions};
+use orchestrator_testkit::mariadb::{MariaDb, MariaDbOptions};
+use orchestrator_testkit::postgres::{Postgres, PostgresOptions};
 use orchestrator_testkit::process::Program;
+
+use crate::pids::{await_that, family_of, runs};
 
 const ROLE: &str = "ORCH_TESTKIT_TEST_ROLE";
 
@@ -17,6 +22,11 @@ fn child_process() {
     let Ok(role) = std::env::var(ROLE) else {
         return;
     };
+    match role.as_str() {
+        "postgres" => hold(&Postgres::start(PostgresOptions::new().own()).unwrap()),
+        "mariadb" => hold(&MariaDb::start(MariaDbOptions::new().own()).unwrap()),
+        _ => {}
+    }
     if role == "program" {
         let program = Program::new("/bin/sh")
             .arg("-c")
@@ -28,7 +38,7 @@ fn child_process() {
     }
     let kafka = Kafka::start(KafkaOptions::new().local()).unwrap();
     println!("\nfolder={}", kafka.folder().unwrap().display());
-    println!("bootstrap={}", kafka.bootstrap_servers());
+    println!("address={}", kafka.bootstrap_servers());
     if role == "detach" {
         let Detached::Process { supervisor, .. } = kafka.detach().unwrap() else {
             panic!("local")
@@ -37,6 +47,12 @@ fn child_process() {
     } else {
         std::thread::sleep(Duration::from_secs(120));
     }
+}
+
+fn hold(server: &DatabaseServer) {
+    println!("\nfolder={}", server.folder().unwrap().display());
+    println!("address={}", server.address());
+    std::thread::sleep(Duration::from_secs(120));
 }
 
 struct Parent {
@@ -88,69 +104,54 @@ impl Drop for Stopped {
     }
 }
 
-fn processes_naming(folder: &str) -> Vec<String> {
-    let output = Command::new("ps")
-        .args(["-ww", "-e", "-o", "args="])
-        .output()
-        .unwrap();
-    let all = String::from_utf8_lossy(&output.stdout).into_owned();
-    all.lines()
-        .filter(|line| line.contains(folder))
-        .map(str::to_owned)
-        .collect()
-}
-
-fn await_that(what: &str, condition: impl Fn() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(10);
-    while !condition() {
-        assert!(Instant::now() < give_up, "waited 10 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn ends_with_its_process(signal: &str) {
-    let mut parent = Parent::start("hold");
-    let (folder, bootstrap) = (parent.value_of("folder"), parent.value_of("bootstrap"));
-    assert!(TcpStream::connect(&bootstrap).is_ok());
-    // The shell that watches, and the JVM.
-    assert_eq!(processes_naming(&folder).len(), 2);
+fn ends_with_its_process(role: &str, signal: &str) {
+    let mut parent = Parent::start(role);
+    let (folder, address) = (parent.value_of("folder"), parent.value_of("address"));
+    assert!(TcpStream::connect(&address).is_ok());
+    // The shell that watches, the server, and what that has made.
+    let family = family_of(&folder);
+    assert!(family.len() >= 2, "{family:?}");
     parent.signal(signal);
     await_that("the folder goes", || !PathBuf::from(&folder).exists());
-    await_that("the processes go", || processes_naming(&folder).is_empty());
-    assert!(TcpStream::connect(&bootstrap).is_err());
+    await_that("the processes go", || !family.iter().any(|pid| runs(pid)));
+    assert!(TcpStream::connect(&address).is_err());
 }
 
 #[test]
 fn no_orphan_after_sigkill() {
-    ends_with_its_process("-KILL");
+    ends_with_its_process("hold", "-KILL");
 }
 
 #[test]
 fn no_orphan_after_ctrl_c() {
-    ends_with_its_process("-INT");
+    ends_with_its_process("hold", "-INT");
+}
+
+#[test]
+fn no_database_server_outlives_a_killed_test() {
+    ends_with_its_process("postgres", "-KILL");
+    ends_with_its_process("mariadb", "-KILL");
+}
+
+#[test]
+fn no_database_server_outlives_a_ctrl_c() {
+    ends_with_its_process("postgres", "-INT");
+    ends_with_its_process("mariadb", "-INT");
 }
 
 #[test]
 fn a_program_under_test_does_not_outlive_a_killed_test() {
     let mut parent = Parent::start("program");
     let pid = parent.value_of("pid");
-    let runs = || {
-        Command::new("kill")
-            .args(["-0", &pid])
-            .output()
-            .unwrap()
-            .status
-            .success()
-    };
-    assert!(runs());
+    assert!(runs(&pid));
     parent.signal("-KILL");
-    await_that("the program goes", || !runs());
+    await_that("the program goes", || !runs(&pid));
 }
 
 #[test]
 fn a_detached_broker_stays_until_it_is_stopped() {
     let mut parent = Parent::start("detach");
-    let (folder, bootstrap) = (parent.value_of("folder"), parent.value_of("bootstrap"));
+    let (folder, bootstrap) = (parent.value_of("folder"), parent.value_of("address"));
     let supervisor = parent.value_of("supervisor").parse().unwrap();
     assert!(parent.process.wait().unwrap().success());
     assert!(TcpStream::connect(&bootstrap).is_ok());
@@ -178,7 +179,7 @@ fn a_detached_broker_stays_until_it_is_stopped() {
 #[test]
 fn a_detached_broker_whose_shell_was_killed_is_found_and_stopped() {
     let mut parent = Parent::start("detach");
-    let (folder, bootstrap) = (parent.value_of("folder"), parent.value_of("bootstrap"));
+    let (folder, bootstrap) = (parent.value_of("folder"), parent.value_of("address"));
     let supervisor = parent.value_of("supervisor");
     assert!(parent.process.wait().unwrap().success());
     assert!(
@@ -188,9 +189,7 @@ fn a_detached_broker_whose_shell_was_killed_is_found_and_stopped() {
             .unwrap()
             .success()
     );
-    await_that("only the JVM is left", || {
-        processes_naming(&folder).len() == 1
-    });
+    await_that("only the JVM is left", || family_of(&folder).len() == 1);
     assert!(TcpStream::connect(&bootstrap).is_ok());
 
     let broker = Stopped(Detached::Process {

@@ -1,8 +1,8 @@
 //! Free ports for servers that will be restarted on them.
 //!
-//! Called by `local.rs` and `docker.rs`. It must never hand out a port of the ephemeral range: while
-//! the broker is down, a client that keeps connecting to such a port may be given that very port as
-//! its own source, connect to itself, and keep the broker from coming back.
+//! Called by `kafka` and `database/own.rs`. It must never hand out a port of the ephemeral range: while
+//! the server is down, a client that keeps connecting to such a port may be given that very port as
+//! its own source, connect to itself, and keep the server from coming back.
 
 use std::io;
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ const TRIES_MAX: usize = 200;
 
 /// A port of this host that nothing listens on. Somebody may take it before the server does: then
 /// start again with another.
-pub(super) fn free_port() -> io::Result<u16> {
+pub(crate) fn free_port() -> io::Result<u16> {
     for _ in 0..TRIES_MAX {
         let port = fastrand::u16(RANGE);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {

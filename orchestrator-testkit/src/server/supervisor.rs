@@ -1,12 +1,13 @@
 //! A small shell that owns a server process and outlives us just long enough to end it.
 //!
-//! Called by `local.rs` (a JVM) and `docker.rs` (a container). The shell reads from a pipe that we
+//! Called by `process.rs` and `kafka/docker.rs` (a container). The shell reads from a pipe that we
 //! hold; when we go, by whatever way, SIGKILL included, the kernel closes the pipe, the shell sees
 //! the end of file, kills the server by pid and removes its folder. This needs neither `unsafe` nor
 //! `prctl`. It must never signal a process that it did not start.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 const CLOSE_DEADLINE: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
-pub(super) struct Supervisor {
+pub(crate) struct Supervisor {
     shell: Child,
     /// Dropping this is the order to end.
     commands: Option<ChildStdin>,
@@ -26,7 +27,7 @@ pub(super) struct Supervisor {
 impl Supervisor {
     /// Starts `script` with `arguments` as `$1 ..`, in a process group of its own, so that a Ctrl-C
     /// at our terminal does not reach the server before us.
-    pub(super) fn spawn(
+    pub(crate) fn spawn(
         script: &str,
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> io::Result<Self> {
@@ -60,14 +61,18 @@ impl Supervisor {
     }
 
     /// Sends one command and waits for its answer: what follows `ok`, or else an error.
-    pub(super) fn ask(&mut self, command: &str, deadline: Duration) -> io::Result<String> {
+    pub(crate) fn ask(
+        &mut self,
+        command: impl AsRef<OsStr>,
+        deadline: Duration,
+    ) -> io::Result<String> {
         let pipe = self.commands.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        writeln!(pipe, "{command}")?;
+        pipe.write_all(&[command.as_ref().as_bytes(), b"\n"].concat())?;
         self.reply(deadline)
     }
 
     /// Waits for the next answer, without a command.
-    pub(super) fn reply(&mut self, deadline: Duration) -> io::Result<String> {
+    pub(crate) fn reply(&mut self, deadline: Duration) -> io::Result<String> {
         let line = self.replies.recv_timeout(deadline).map_err(|e| match e {
             RecvTimeoutError::Timeout => io::Error::from(io::ErrorKind::TimedOut),
             RecvTimeoutError::Disconnected => io::Error::from(io::ErrorKind::BrokenPipe),
@@ -79,7 +84,7 @@ impl Supervisor {
     }
 
     /// Lets go of a shell that has been told to stay. Nothing is ended.
-    pub(super) fn forget(mut self) -> u32 {
+    pub(crate) fn forget(mut self) -> u32 {
         self.commands = None;
         let pid = self.shell.id();
         // The destructor would wait for an end that is not to come.

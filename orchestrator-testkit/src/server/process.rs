@@ -1,0 +1,208 @@
+//! A server process, started, paused, ended and started again in one folder.
+//!
+//! Called by `kafka/local.rs` and `database/own.rs`. The process belongs to a supervisor shell
+//! (`supervisor.rs`), never to us directly, so that it cannot outlive us. It must never signal
+//! anything but that process and its children.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::supervisor::Supervisor;
+use crate::command::tail;
+
+const SCRIPT: &str = include_str!("supervisor.sh");
+const LOG_TAIL_LINES: usize = 30;
+/// For what the shell does at once.
+const SHELL_DEADLINE: Duration = Duration::from_secs(20);
+/// For what takes the server's time: preparing its data, and a graceful end.
+const SERVER_DEADLINE: Duration = Duration::from_secs(70);
+
+/// The signal that ends a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// At once: a crash.
+    Kill,
+    /// Gracefully.
+    Term,
+    /// To PostgreSQL: at once, but its children and its shared memory go too.
+    Quit,
+}
+
+impl End {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "KILL",
+            Self::Term => "TERM",
+            Self::Quit => "QUIT",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct ServerProcess {
+    supervisor: Mutex<Supervisor>,
+    folder: PathBuf,
+    log: PathBuf,
+}
+
+impl ServerProcess {
+    /// Puts a folder, and the server that will run in it, under a supervisor, which ends the one by
+    /// `end` and removes the other.
+    pub(crate) fn new(folder: TempDir, log: &str, end: End) -> io::Result<Self> {
+        let arguments = [folder.path().as_os_str(), log.as_ref(), end.name().as_ref()];
+        let supervisor = Supervisor::spawn(SCRIPT, arguments)?;
+        let folder = folder.keep();
+        Ok(Self {
+            supervisor: Mutex::new(supervisor),
+            log: folder.join(log),
+            folder,
+        })
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(crate) fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// The end of what it said.
+    pub(crate) fn log_tail(&self) -> String {
+        match fs::read(&self.log) {
+            Ok(text) => tail(&String::from_utf8_lossy(&text), LOG_TAIL_LINES),
+            Err(e) => format!("(no log: {e})"),
+        }
+    }
+
+    /// Runs a command to its end, before the server is started. If it fails, the log says why.
+    pub(crate) fn run(&self, command: &[OsString]) -> io::Result<()> {
+        self.ask(&with("run", command)?, SERVER_DEADLINE)
+    }
+
+    /// Starts the server. It may end by itself soon after: ask [`is_running`](Self::is_running).
+    pub(crate) fn start(&self, command: &[OsString]) -> io::Result<()> {
+        self.ask(&with("start", command)?, SHELL_DEADLINE)
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.ask("alive".as_ref(), SHELL_DEADLINE).is_ok()
+    }
+
+    /// Sends a signal and waits until the server has ended; a paused one goes on, to hear it.
+    pub(crate) fn end(&self, end: End) -> io::Result<()> {
+        self.ask(format!("end {}", end.name()).as_ref(), SERVER_DEADLINE)
+    }
+
+    /// Lets the server and its children stand still.
+    pub(crate) fn pause(&self) -> io::Result<()> {
+        self.ask("pause".as_ref(), SHELL_DEADLINE)
+    }
+
+    /// Lets them go on.
+    pub(crate) fn resume(&self) -> io::Result<()> {
+        self.ask("resume".as_ref(), SHELL_DEADLINE)
+    }
+
+    /// Leaves the server to itself; returns the pid of the shell that watches it, which ends all
+    /// upon SIGTERM.
+    pub(crate) fn detach(self) -> io::Result<(u32, PathBuf)> {
+        self.ask("detach".as_ref(), SHELL_DEADLINE)?;
+        let supervisor = self
+            .supervisor
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        Ok((supervisor.forget(), self.folder))
+    }
+
+    fn ask(&self, command: &OsStr, deadline: Duration) -> io::Result<()> {
+        self.shell().ask(command, deadline).map(drop)
+    }
+
+    fn shell(&self) -> MutexGuard<'_, Supervisor> {
+        self.supervisor
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A line for the shell: each word quoted, so that it stays what it is.
+fn with(verb: &str, command: &[OsString]) -> io::Result<OsString> {
+    let mut line = verb.as_bytes().to_vec();
+    for word in command {
+        let word = word.as_bytes();
+        if word.contains(&b'\n') {
+            let why = "a command of a server must not hold a line break";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        line.extend_from_slice(b" '");
+        for &byte in word {
+            match byte {
+                b'\'' => line.extend_from_slice(br"'\''"),
+                other => line.push(other),
+            }
+        }
+        line.push(b'\'');
+    }
+    Ok(OsString::from_vec(line))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn server() -> ServerProcess {
+        let folder = tempfile::tempdir().unwrap();
+        ServerProcess::new(folder, "server.log", End::Kill).unwrap()
+    }
+
+    fn command(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn words_reach_the_server_as_they_are() {
+        let server = server();
+        let words = ["it's", "$HOME", "two  spaces ", "\\", "`id`", "*", ""];
+        let print = [&["printf", r"<%s>\n"], &words[..]].concat();
+        server.run(&command(&print)).unwrap();
+        let expected: Vec<String> = words.iter().map(|word| format!("<{word}>")).collect();
+        assert_eq!(server.log_tail(), expected.join("\n"));
+        assert!(server.run(&command(&["printf", "a\nb"])).is_err());
+    }
+
+    #[test]
+    fn a_failed_preparation_names_the_log_and_leaves_the_supervisor_working() {
+        let server = server();
+        let error = server.run(&command(&["ls", "/nowhere"])).unwrap_err();
+        assert!(error.to_string().contains("server.log"), "{error}");
+        assert!(server.log_tail().contains("/nowhere"));
+        assert!(!server.is_running());
+        server.start(&command(&["sleep", "60"])).unwrap();
+        assert!(server.is_running());
+        assert!(server.start(&command(&["sleep", "60"])).is_err());
+    }
+
+    #[test]
+    fn one_that_stands_still_is_ended_too_and_the_folder_goes_with_it() {
+        let server = server();
+        server.start(&command(&["sleep", "60"])).unwrap();
+        server.pause().unwrap();
+        server.end(End::Term).unwrap();
+        assert!(!server.is_running());
+        server.start(&command(&["sleep", "60"])).unwrap();
+        server.pause().unwrap();
+        let folder = server.folder().to_owned();
+        drop(server);
+        assert!(!folder.exists());
+    }
+}
