@@ -81,13 +81,8 @@ impl OwnServer {
             .collect();
         let user = User::instead_of_root(&engine.users())
             .map_err(DatabaseError::io("find a user for the server"))?;
-        let folder = tempfile::Builder::new()
-            .prefix(engine.prefix())
-            .tempdir()
+        let server = ServerProcess::new(engine.prefix(), "server.log", engine.end())
             .map_err(DatabaseError::io("create a folder for the server"))?;
-        // Watched over from now on: whenever we are killed, nothing of it stays.
-        let server = ServerProcess::new(folder, "server.log", engine.end())
-            .map_err(DatabaseError::io("start a shell for the server"))?;
         let place = Place {
             folder: server.folder(),
             port,

@@ -76,19 +76,17 @@ impl LocalBroker {
     fn start_once(options: &KafkaOptions, tools: &Tools, libs: &Path) -> Result<Self, KafkaError> {
         let port = free_port().map_err(KafkaError::io("find a port"))?;
         let controller_port = free_port().map_err(KafkaError::io("find a port"))?;
-        let folder = tempfile::Builder::new()
-            .prefix("orchestrator-kafka-")
-            .tempdir()
+        let server = ServerProcess::new("orchestrator-kafka-", "broker.log", End::Kill)
             .map_err(KafkaError::io("create a folder for the broker"))?;
         let addresses = Addresses {
             listen_host: "127.0.0.1",
             port,
             controller_port,
         };
-        let data = folder.path().join("data");
+        let data = server.folder().join("data");
         let properties =
             server_properties(&addresses, &data.to_string_lossy(), &options.properties);
-        let file = folder.path().join("server.properties");
+        let file = server.folder().join("server.properties");
         fs::write(&file, as_file(&properties))
             .map_err(KafkaError::io(format!("write {}", file.display())))?;
 
@@ -101,8 +99,7 @@ impl LocalBroker {
         let (tool, id) = ("kafka.tools.StorageTool", cluster_id());
         let format = kafka(&[tool, "format", "--standalone", "-t", &id, "-c", &properties]);
         let broker = Self {
-            server: ServerProcess::new(folder, "broker.log", End::Kill)
-                .map_err(KafkaError::io("start a shell for the broker"))?,
+            server,
             command: kafka(&["kafka.Kafka", &properties]),
             bootstrap: format!("127.0.0.1:{port}"),
             start_deadline: options.start_deadline,

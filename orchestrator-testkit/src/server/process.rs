@@ -4,20 +4,20 @@
 //! (`supervisor.rs`), never to us directly, so that it cannot outlive us. It must never signal
 //! anything but that process and its children.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-use tempfile::TempDir;
 
 use super::supervisor::Supervisor;
 use crate::command::tail;
 
 const SCRIPT: &str = include_str!("supervisor.sh");
+const NAME_CHARACTERS: usize = 10;
 const LOG_TAIL_LINES: usize = 30;
 /// For what the shell does at once.
 const SHELL_DEADLINE: Duration = Duration::from_secs(20);
@@ -53,12 +53,15 @@ pub(crate) struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Puts a folder, and the server that will run in it, under a supervisor, which ends the one by
-    /// `end` and removes the other.
-    pub(crate) fn new(folder: TempDir, log: &str, end: End) -> io::Result<Self> {
-        let arguments = [folder.path().as_os_str(), log.as_ref(), end.name().as_ref()];
-        let supervisor = Supervisor::spawn(SCRIPT, arguments)?;
-        let folder = folder.keep();
+    /// A new temporary folder of this prefix for a server that ends by `end`. The supervisor makes
+    /// it, and removes it: we may be killed at any moment.
+    pub(crate) fn new(prefix: &str, log: &str, end: End) -> io::Result<Self> {
+        let random = std::iter::repeat_with(fastrand::alphanumeric);
+        let name = prefix.chars().chain(random.take(NAME_CHARACTERS));
+        let folder = absolute(env::temp_dir())?.join(name.collect::<String>());
+        let arguments = [folder.as_os_str(), log.as_ref(), end.name().as_ref()];
+        let mut supervisor = Supervisor::spawn(SCRIPT, arguments)?;
+        supervisor.reply(SHELL_DEADLINE)?;
         Ok(Self {
             supervisor: Mutex::new(supervisor),
             log: folder.join(log),
@@ -161,8 +164,7 @@ mod tests {
     use super::*;
 
     fn server() -> ServerProcess {
-        let folder = tempfile::tempdir().unwrap();
-        ServerProcess::new(folder, "server.log", End::Kill).unwrap()
+        ServerProcess::new("orchestrator-test-", "server.log", End::Kill).unwrap()
     }
 
     fn command(words: &[&str]) -> Vec<OsString> {

@@ -1,5 +1,5 @@
 # Watches over one server. Run by process.rs as: sh -c <this> supervisor DIR LOG END
-# DIR is the server's folder, LOG a file in it, END the signal that ends the server at once.
+# DIR is the server's folder, made here, LOG a file in it, END the signal that ends the server at once.
 # Commands come on stdin, one a line, each answered by one line. End of file means that our user is
 # gone, killed perhaps: then the server goes too, and its folder. Nothing else holds the other end.
 dir=$1
@@ -27,14 +27,17 @@ resume() {
     to_children CONT
     kill -CONT "$pid" 2>/dev/null
 }
-# Sends $1 and looks $2 times whether the server has ended. One that stands still would not hear it.
+# Sends $1 and looks $2 times whether the server has ended. One that stands still would not hear it,
+# and one that has only just been started may not yet, so it is told again every second.
 end_by() {
-    kill "-$1" "$pid" 2>/dev/null
-    resume
-    looks=$2
+    looks=0
     while alive; do
-        [ "$looks" -gt 0 ] || return 1
-        looks=$((looks - 1))
+        [ "$looks" -lt "$2" ] || return 1
+        if [ $((looks % 50)) -eq 0 ]; then
+            kill "-$1" "$pid" 2>/dev/null
+            resume
+        fi
+        looks=$((looks + 1))
         sleep 0.02
     done
     pid=
@@ -54,6 +57,13 @@ trap finish HUP INT TERM
 # An answer that nobody hears is no reason to die before the end of file is seen, and to leave the server behind.
 trap : PIPE
 
+# Nothing of ours is on the disk before somebody watches over it.
+if why=$(mkdir -m 700 "$dir" 2>&1); then
+    echo ok
+else
+    echo "failed: $why"
+    exit 1
+fi
 while read -r command argument; do
     case $command in
     run)

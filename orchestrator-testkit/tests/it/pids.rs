@@ -38,9 +38,9 @@ pub(crate) fn runs(pid: &str) -> bool {
 
 #[track_caller]
 pub(crate) fn await_that(what: &str, condition: impl Fn() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(20);
+    let give_up = Instant::now() + Duration::from_secs(60);
     while !condition() {
-        assert!(Instant::now() < give_up, "waited 20 s: {what}");
+        assert!(Instant::now() < give_up, "waited 60 s: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -8,6 +8,8 @@ use orchestrator_core::{FailureStore, TrackerError};
 
 use super::LedgerSettings;
 
+#[cfg(test)]
+mod conformance;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
