@@ -10,9 +10,15 @@ use super::LedgerSettings;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(feature = "mysql")]
+mod connections;
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "mysql")]
+pub use mysql::MySqlStore;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
@@ -36,8 +42,18 @@ pub(super) fn open(settings: &LedgerSettings) -> Result<Arc<dyn FailureStore>, T
         "sqlite" => Err(refused(
             "ORCH_DB_URL names SQLite, which this program was built without (feature `sqlite`)",
         )),
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => Ok(Arc::new(MySqlStore::new(
+            url,
+            &settings.table,
+            settings.timeout,
+        )?)),
+        #[cfg(not(feature = "mysql"))]
+        "mysql" | "mariadb" => Err(refused(
+            "ORCH_DB_URL names MySQL, which this program was built without (feature `mysql`)",
+        )),
         _ => Err(refused(
-            "ORCH_DB_URL names no database this version knows: it must begin with sqlite:",
+            "ORCH_DB_URL names no database this version knows: it must begin with sqlite: or mysql:",
         )),
     }
 }
