@@ -64,8 +64,10 @@ pub(super) fn is_broken(error: &sqlx::Error) -> bool {
             let error = error.try_downcast_ref::<MySqlDatabaseError>();
             error.is_some_and(|error| ends_connection(error.number()))
         }
-        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => true,
-        _ => false,
+        sqlx::Error::Encode(_)
+        | sqlx::Error::InvalidArgument(_)
+        | sqlx::Error::ColumnDecode { .. } => false,
+        _ => true,
     }
 }
 
@@ -128,7 +130,8 @@ fn class_of(number: u16) -> (StoreErrorClass, &'static str) {
         1046 => (Unavailable, "ORCH_DB_URL names no database"),
         1146 => (
             Unavailable,
-            "the ledger's table is gone (ORCH_ERROR_TABLE): restart, and it is made again",
+            "the ledger's table (ORCH_ERROR_TABLE) is gone: drop its migrations table too and restart, and it is made \
+             anew",
         ),
         1054 | 1176 => (
             Unavailable,
