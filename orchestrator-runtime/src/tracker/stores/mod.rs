@@ -10,15 +10,19 @@ use super::LedgerSettings;
 
 #[cfg(test)]
 mod conformance;
-#[cfg(feature = "mysql")]
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 mod connections;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 #[cfg(feature = "mysql")]
 pub use mysql::MySqlStore;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStore;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
@@ -42,6 +46,16 @@ pub(super) fn open(settings: &LedgerSettings) -> Result<Arc<dyn FailureStore>, T
         "sqlite" => Err(refused(
             "ORCH_DB_URL names SQLite, which this program was built without (feature `sqlite`)",
         )),
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => Ok(Arc::new(PostgresStore::new(
+            url,
+            &settings.table,
+            settings.timeout,
+        )?)),
+        #[cfg(not(feature = "postgres"))]
+        "postgres" | "postgresql" => Err(refused(
+            "ORCH_DB_URL names PostgreSQL, which this program was built without (feature `postgres`)",
+        )),
         #[cfg(feature = "mysql")]
         "mysql" | "mariadb" => Ok(Arc::new(MySqlStore::new(
             url,
@@ -53,7 +67,7 @@ pub(super) fn open(settings: &LedgerSettings) -> Result<Arc<dyn FailureStore>, T
             "ORCH_DB_URL names MySQL, which this program was built without (feature `mysql`)",
         )),
         _ => Err(refused(
-            "ORCH_DB_URL names no database this version knows: it must begin with sqlite: or mysql:",
+            "ORCH_DB_URL names no database this version knows: it must begin with sqlite:, postgres: or mysql:",
         )),
     }
 }

@@ -26,8 +26,15 @@ pub(super) trait Harness: Sized {
     /// A store on it, as a process of its own has it; not prepared.
     fn store(&self, table: &str) -> Self::Store;
 
-    /// All rows of a table, by partition and offset.
-    async fn rows(&self, table: &str) -> Vec<Stored>;
+    /// All rows of a table, in any order.
+    async fn stored(&self, table: &str) -> Vec<Stored>;
+
+    /// The same by position.
+    async fn rows(&self, table: &str) -> Vec<Stored> {
+        let mut rows = self.stored(table).await;
+        rows.sort_by_cached_key(Stored::key);
+        rows
+    }
 
     /// A new database, with a store that is ready.
     async fn ready() -> (Self, Self::Store) {
@@ -72,6 +79,17 @@ pub(super) struct Stored {
 }
 
 impl Stored {
+    fn key(&self) -> (String, i32, i64, i64, String, String) {
+        (
+            self.source_topic.clone(),
+            self.source_partition,
+            self.source_offset,
+            self.record_timestamp_ms,
+            self.cluster_id.clone(),
+            self.consumer_group.clone(),
+        )
+    }
+
     /// `offset status passed fence resolved`.
     pub(super) fn summary(&self) -> String {
         let passed = self

@@ -167,3 +167,44 @@ pub(super) fn bad_url(what: &str) -> TrackerError {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(number: u16, class: StoreErrorClass, says: &str) {
+        let error = numbered(number);
+        assert_eq!(error.class, class, "{error}");
+        assert!(error.message.contains(says), "{error}");
+        assert!(error.message.contains(&number.to_string()), "{error}");
+    }
+
+    #[test]
+    fn what_to_do_is_told_by_the_number() {
+        check(1213, Conflict, "undone");
+        check(1205, Timeout, "lock");
+        check(1969, Timeout, "ORCH_DB_TIMEOUT_MS");
+        check(3024, Timeout, "ORCH_DB_TIMEOUT_MS");
+        check(1040, Exhausted, "max_connections");
+        check(1203, Exhausted, "max_user_connections");
+        check(1290, Unavailable, "replica");
+        check(1114, Unavailable, "disk");
+        check(1045, Unavailable, "password");
+        check(1142, Unavailable, "SELECT, INSERT, UPDATE and DELETE");
+        check(1049, Unavailable, "create it");
+        check(1665, Unavailable, "binlog_format");
+        check(1927, Unavailable, "ended the connection");
+        check(9999, Unavailable, "log");
+        for number in [1048, 1062, 1153, 1264, 1366, 1406, 4025] {
+            check(number, Data, "cannot be stored");
+        }
+    }
+
+    #[test]
+    fn exhaustion_of_ours_is_told_from_that_of_the_server() {
+        let error = classified(sqlx::Error::PoolTimedOut);
+        assert_eq!(error.class, Exhausted);
+        assert!(error.message.contains("in use"), "{error}");
+    }
+}

@@ -46,10 +46,8 @@ impl Harness for Database {
         MySqlStore::new(&self.0, table, TIMEOUT).unwrap()
     }
 
-    async fn rows(&self, table: &str) -> Vec<Stored> {
-        let sql = format!(
-            "SELECT * FROM `{table}` ORDER BY source_topic, source_partition, source_offset"
-        );
+    async fn stored(&self, table: &str) -> Vec<Stored> {
+        let sql = format!("SELECT * FROM `{table}`");
         let mut connection = self.connect().await;
         let rows = sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&mut connection);
         rows.await.unwrap()

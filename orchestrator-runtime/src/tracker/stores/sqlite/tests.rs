@@ -27,10 +27,8 @@ impl Harness for Files {
         SqliteStore::new(&url, table, TIMEOUT).unwrap()
     }
 
-    async fn rows(&self, table: &str) -> Vec<Stored> {
-        let sql = format!(
-            "SELECT * FROM \"{table}\" ORDER BY source_topic, source_partition, source_offset"
-        );
+    async fn stored(&self, table: &str) -> Vec<Stored> {
+        let sql = format!("SELECT * FROM \"{table}\"");
         let store = self.store(table);
         let mut lease = store.lease().await.unwrap();
         let rows = sqlx::query_as(AssertSqlSafe(sql))
