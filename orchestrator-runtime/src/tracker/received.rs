@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use orchestrator_core::ledger_row::LedgerRow;
-use orchestrator_core::{FailureStore, Passed, Record, StoreError, Taken};
+use orchestrator_core::{FailureStore, Passed, Record, SourcePartition, StoreError, Taken};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -102,6 +102,13 @@ impl Notes {
     /// Whether nothing is left to write.
     pub(super) fn is_idle(&self) -> bool {
         self.rows_waiting() == 0 && lock(&self.successes).records() == 0
+    }
+
+    /// The first record of a partition whose success the database was not told yet, as far as it waits here. Not
+    /// while some are on their way elsewhere.
+    pub(super) async fn first_untold(&self, partition: &SourcePartition) -> Option<i64> {
+        let _turn = self.turn.lock().await;
+        lock(&self.successes).first_of(partition)
     }
 
     /// The rows of passed records that are lost when the process ends now.
