@@ -4,6 +4,7 @@
 //! Not sqlx's pool, which pings a connection whenever it comes back (a round trip for each statement), and says
 //! "timed out" for a server that refuses connections as for one whose connections are all in use.
 
+use std::io::ErrorKind;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use tokio::time::{Instant, timeout};
 /// Routers and firewalls forget a connection that is silent for long, many of them after four minutes, and what is
 /// sent then vanishes: such a connection is not used again.
 const IDLE_MAX: Duration = Duration::from_secs(120);
+
+/// The most that opening one may take. Callers have less time as a rule, and drop the future.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Debug)]
@@ -50,7 +54,7 @@ impl<C: Connection> Connections<C> {
             .map_err(|_| Error::PoolClosed)?;
         let (connection, reused) = match self.pop() {
             Some(connection) => (connection, true),
-            None => (self.options.connect().await?, false),
+            None => (self.connect().await?, false),
         };
         Ok(Lease {
             connection,
@@ -58,6 +62,11 @@ impl<C: Connection> Connections<C> {
             connections: self,
             _permit: permit,
         })
+    }
+
+    async fn connect(&self) -> Result<C, Error> {
+        let connected = timeout(CONNECT_MAX, self.options.connect()).await;
+        connected.unwrap_or_else(|_| Err(Error::Io(ErrorKind::TimedOut.into())))
     }
 
     /// The one that was used last, so that those not needed grow old.
@@ -100,7 +109,7 @@ impl<C: Connection> Lease<'_, C> {
         if !self.reused {
             return None;
         }
-        match self.connections.options.connect().await {
+        match self.connections.connect().await {
             Ok(connection) => {
                 self.connection = connection;
                 self.reused = false;
