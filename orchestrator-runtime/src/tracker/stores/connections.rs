@@ -5,6 +5,7 @@
 //! "timed out" for a server that refuses connections as for one whose connections are all in use.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ const IDLE_MAX: Duration = Duration::from_secs(120);
 /// What is done with a new connection before it is used.
 pub(super) type Setup<C> =
     Box<dyn for<'c> Fn(&'c mut C) -> BoxFuture<'c, Result<(), Error>> + Send + Sync>;
+
+/// The most that opening one may take. Callers have less time as a rule, and drop the future.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub(super) struct Connections<C: Connection> {
@@ -73,11 +77,16 @@ impl<C: Connection> Connections<C> {
     }
 
     async fn open(&self) -> Result<C, Error> {
-        let mut connection = self.options.connect().await?;
-        if let Some(setup) = &self.setup {
-            setup(&mut connection).await?;
-        }
-        Ok(connection)
+        let opened = timeout(CONNECT_MAX, async {
+            let mut connection = self.options.connect().await?;
+            if let Some(setup) = &self.setup {
+                setup(&mut connection).await?;
+            }
+            Ok(connection)
+        });
+        opened
+            .await
+            .unwrap_or_else(|_| Err(Error::Io(ErrorKind::TimedOut.into())))
     }
 
     /// The one that was used last, so that those not needed grow old.
