@@ -234,7 +234,7 @@ fn session(timeout: Option<Duration>) -> String {
          SESSION autocommit = 1, SESSION innodb_lock_wait_timeout = {lock}, SESSION lock_wait_timeout = {lock} \
          /*M!100300 , SESSION max_statement_time = {limit:.3}, SESSION idle_transaction_timeout = {idle} */ /*!50708 , SESSION max_execution_time = {limit_ms} */; \
          SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
-         SELECT @@max_allowed_packet"
+         SELECT CAST(@@max_allowed_packet AS UNSIGNED)"
     )
 }
 
