@@ -24,6 +24,7 @@ mod queue;
 mod received;
 mod retention;
 mod safeguard;
+mod settled;
 mod spill;
 mod spilling;
 pub mod stores;
