@@ -17,6 +17,7 @@ pub(crate) struct LedgerMetrics {
     errors: Family<Counter>,
     rows_dropped: Family<Counter>,
     failures_logged: Family<Counter>,
+    tracker_errors: Family<Counter>,
     rows_written: Counter,
     rows_waiting: Gauge,
     spill_bytes: Gauge,
@@ -39,6 +40,7 @@ impl LedgerMetrics {
             errors: counters(&names::DB_ERRORS),
             rows_dropped: counters(&names::LEDGER_ROWS_DROPPED),
             failures_logged: counters(&names::LEDGER_FAILURES_LOGGED),
+            tracker_errors: counters(&names::LEDGER_TRACKER_ERRORS),
             rows_written: register_counter(&names::LEDGER_ROWS_WRITTEN, &pipeline, &[]),
             rows_waiting: register_gauge(&names::LEDGER_ROWS_WAITING, &pipeline, &[]),
             spill_bytes: register_gauge(&names::LEDGER_SPILL_BYTES, &pipeline, &[]),
@@ -75,6 +77,11 @@ impl LedgerMetrics {
     pub(crate) fn waiting(&self, rows: u64, spill_bytes: u64) {
         self.rows_waiting.set(rows as f64);
         self.spill_bytes.set(spill_bytes as f64);
+    }
+
+    /// A call of the application's own tracker did not work.
+    pub(crate) fn tracker_failed(&self, reason: &'static str) {
+        self.tracker_errors.of(reason).increment(1);
     }
 
     /// A failure was logged and no row of it kept.

@@ -12,6 +12,8 @@ use super::LedgerSettings;
 mod conformance;
 #[cfg(feature = "postgres")]
 mod connections;
+#[cfg(test)]
+mod in_memory_tests;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]
