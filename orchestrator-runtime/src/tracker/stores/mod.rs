@@ -16,6 +16,8 @@ mod connections;
 mod in_memory_tests;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(test)]
+mod readme_tests;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 

@@ -1,6 +1,7 @@
 //! The example's store under the strategies.
 
 #[path = "../../../examples/in_memory_store/store.rs"]
+#[allow(unreachable_pub)]
 mod in_memory;
 
 use orchestrator_runtime::core::ledger_row::LedgerStatus;

@@ -1,8 +1,10 @@
 //! The example's tracker against webhooks that work, hang, refuse or are not there.
 
 #[path = "../../../examples/webhook_tracker/http.rs"]
+#[allow(unreachable_pub)]
 mod http;
 #[path = "../../../examples/webhook_tracker/tracker.rs"]
+#[allow(unreachable_pub)]
 mod tracker;
 
 use std::net::SocketAddr;
