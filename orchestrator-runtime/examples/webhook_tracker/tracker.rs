@@ -20,7 +20,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::http::Webhook;
 
-/// So many failures are noted or wait for the webhook at the most.
+/// No more failures are taken while so many wait for the webhook. What is noted comes on top: it is bounded by the units
+/// of work under way, and must not be counted, or a unit with more failures than that could never be passed.
 const MAX_WAITING: usize = 10_000;
 /// So many go into one request.
 const MAX_IN_A_REQUEST: usize = 100;
@@ -140,22 +141,16 @@ impl Shared {
                 .is_none_or(|since| since.elapsed() < ORPHANS_KEPT)
         };
         waiting.noted.retain(|_, noted| fresh(noted));
+        if waiting.passed.len() >= self.max_waiting {
+            let message = format!("{} failures wait for the webhook", waiting.passed.len());
+            return Err(TrackerError { message });
+        }
         for failed in failures {
-            let position = failed.record.position();
-            let known = waiting.noted.contains_key(&position);
-            if !known && waiting.noted.len() + waiting.passed.len() >= self.max_waiting {
-                return Err(TrackerError {
-                    message: format!(
-                        "{} failures wait for the webhook, and no more fit: is it up?",
-                        self.max_waiting
-                    ),
-                });
-            }
             let noted = Noted {
                 failure: as_json(failed),
                 orphaned: None,
             };
-            waiting.noted.insert(position, noted);
+            waiting.noted.insert(failed.record.position(), noted);
         }
         Ok(())
     }

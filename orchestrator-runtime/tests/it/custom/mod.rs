@@ -37,10 +37,16 @@ async fn topics(records: i64) -> String {
     for topic in [&source, &format!("{source}.out")] {
         admin.create_topic(topic, 1, &[]).await.unwrap();
     }
+    add_records(&source, records).await;
+    source
+}
+
+/// Writes whole tens of records.
+async fn add_records(source: &str, records: i64) {
     let values = (0..records).map(|at| if is_bad(at) { "bad" } else { "good" });
     let records: Vec<_> = values.map(WriteRecord::new).collect();
-    write(bootstrap, &source, records).await.unwrap();
-    source
+    let bootstrap = Kafka::shared().bootstrap_servers();
+    write(bootstrap, source, records).await.unwrap();
 }
 
 fn is_bad(offset: i64) -> bool {
