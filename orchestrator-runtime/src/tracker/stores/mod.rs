@@ -14,8 +14,12 @@ mod conformance;
 mod connections;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(test)]
+mod in_memory_tests;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(test)]
+mod readme_tests;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
