@@ -1,5 +1,5 @@
 //! A store in memory, for tests: it keeps the promises of `FailureStore` in the simplest way there is, and can be
-//! down, hang, be slow, or refuse rows. SQLite is compared with it; strategies run on it in virtual time.
+//! down, hang, be slow, or refuse rows. databases are compared with it; strategies run on it in virtual time.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use orchestrator_core::ledger_row::{LedgerRow, LedgerStatus};
+use orchestrator_core::tracker::STALE_CLASS;
 use orchestrator_core::{
     Failure, FailureRecord, FailureStore, LedgerIdentity, OffsetRange, Provisional, ReceivedPage,
     ReceivedRow, Record, Settlement, SourcePartition, SourcePosition, StoreError, StoreErrorClass,
@@ -32,8 +33,29 @@ pub(super) struct StoredRow {
     pub(super) status: LedgerStatus,
     pub(super) row: LedgerRow,
     pub(super) resolved: bool,
+    /// Whether its error is that it was settled as stale.
+    pub(super) stale: bool,
     pub(super) created_ms: i64,
     pub(super) updated_ms: i64,
+}
+
+impl StoredRow {
+    fn new(status: LedgerStatus, row: &LedgerRow, now_ms: i64) -> Self {
+        Self {
+            status,
+            row: row.clone(),
+            resolved: false,
+            stale: false,
+            created_ms: now_ms,
+            updated_ms: now_ms,
+        }
+    }
+
+    /// What the column `error_class` holds.
+    pub(super) fn error_class(&self) -> Option<&'static str> {
+        let class = self.row.error.as_ref().map(|error| error.class.as_str());
+        if self.stale { Some(STALE_CLASS) } else { class }
+    }
 }
 
 #[derive(Debug)]
@@ -128,7 +150,7 @@ fn succeed(inner: &mut Inner, now_ms: i64, matches: impl Fn(&SourcePosition) -> 
             && stored.row.passed_at_ms.is_none()
             && matches(position)
         {
-            stored.resolved |= stored.row.error.is_some();
+            stored.resolved |= stored.error_class().is_some();
             stored.status = LedgerStatus::Success;
             stored.row.passed_at_ms = Some(now_ms);
             stored.updated_ms = now_ms;
@@ -154,13 +176,7 @@ impl FailureStore for FakeStore {
         self.statement("insert_received", rows, move |inner| {
             for row in rows {
                 let key = (row.position.clone(), row.record_timestamp_ms);
-                let new = StoredRow {
-                    status: LedgerStatus::Received,
-                    row: row.clone(),
-                    resolved: false,
-                    created_ms: now_ms,
-                    updated_ms: now_ms,
-                };
+                let new = StoredRow::new(LedgerStatus::Received, row, now_ms);
                 let stored = inner.rows.entry(key).or_insert(new);
                 if row.fence > stored.row.fence {
                     stored.status = LedgerStatus::Received;
@@ -181,14 +197,9 @@ impl FailureStore for FakeStore {
         self.statement("upsert_failed", rows, move |inner| {
             for row in rows {
                 let key = (row.position.clone(), row.record_timestamp_ms);
-                let mut new = StoredRow {
-                    status: LedgerStatus::Failed,
-                    row: row.clone(),
-                    resolved: false,
-                    created_ms: now_ms,
-                    updated_ms: now_ms,
-                };
+                let mut new = StoredRow::new(LedgerStatus::Failed, row, now_ms);
                 let old = inner.rows.get(&key);
+                new.created_ms = old.map_or(now_ms, |old| old.created_ms);
                 let succeeded = old.is_some_and(|old| old.status == LedgerStatus::Success);
                 match old.map(|stored| &stored.row) {
                     Some(old) if old.fence > row.fence => continue,
@@ -211,9 +222,12 @@ impl FailureStore for FakeStore {
     ) -> StoreFuture<'a, ()> {
         self.statement("pass_failed", &[], move |inner| {
             for ((position, _), stored) in &mut inner.rows {
+                let provisional =
+                    stored.status == LedgerStatus::Failed && stored.row.passed_at_ms.is_none();
                 let newer = stored.row.fence > now_ms;
-                if stored.status == LedgerStatus::Failed && !newer && positions.contains(position) {
-                    stored.row.passed_at_ms.get_or_insert(now_ms);
+                if provisional && !newer && positions.contains(position) {
+                    stored.row.passed_at_ms = Some(now_ms);
+                    stored.updated_ms = now_ms;
                 }
             }
         })
@@ -292,8 +306,9 @@ impl FailureStore for FakeStore {
                 }
                 stored.status = settlement.status();
                 stored.updated_ms = now_ms;
-                if settlement != Settlement::Stale {
-                    stored.row.passed_at_ms = Some(now_ms);
+                match settlement {
+                    Settlement::Stale => stored.stale = true,
+                    _ => stored.row.passed_at_ms = Some(now_ms),
                 }
             }
         })

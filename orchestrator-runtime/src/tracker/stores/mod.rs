@@ -8,9 +8,17 @@ use orchestrator_core::{FailureStore, TrackerError};
 
 use super::LedgerSettings;
 
+#[cfg(test)]
+mod conformance;
+#[cfg(feature = "postgres")]
+mod connections;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStore;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
@@ -34,8 +42,18 @@ pub(super) fn open(settings: &LedgerSettings) -> Result<Arc<dyn FailureStore>, T
         "sqlite" => Err(refused(
             "ORCH_DB_URL names SQLite, which this program was built without (feature `sqlite`)",
         )),
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => Ok(Arc::new(PostgresStore::new(
+            url,
+            &settings.table,
+            settings.timeout,
+        )?)),
+        #[cfg(not(feature = "postgres"))]
+        "postgres" | "postgresql" => Err(refused(
+            "ORCH_DB_URL names PostgreSQL, which this program was built without (feature `postgres`)",
+        )),
         _ => Err(refused(
-            "ORCH_DB_URL names no database this version knows: it must begin with sqlite:",
+            "ORCH_DB_URL names no database this version knows: it must begin with sqlite: or postgres:",
         )),
     }
 }

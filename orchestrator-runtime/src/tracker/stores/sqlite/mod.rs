@@ -314,6 +314,4 @@ fn migrator(table: &TableName) -> Migrator {
 }
 
 #[cfg(test)]
-mod prop_tests;
-#[cfg(test)]
 mod tests;

@@ -1,0 +1,110 @@
+//! What went wrong in PostgreSQL, as a class and in words. Used by the store. It must never repeat a URL, a password or
+//! what a row holds, which PostgreSQL does in a message's detail.
+
+use orchestrator_core::{StoreError, StoreErrorClass};
+use sqlx::Error;
+use sqlx::migrate::MigrateError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+
+/// Whether the connection is of no use after it.
+pub(super) fn is_lost(error: &Error) -> bool {
+    match error {
+        Error::Database(error) => {
+            let error = error.try_downcast_ref::<PgDatabaseError>();
+            error.is_none_or(|error| {
+                matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)
+            })
+        }
+        Error::Encode(_) | Error::InvalidArgument(_) | Error::ColumnDecode { .. } => false,
+        _ => true,
+    }
+}
+
+/// What kind of trouble an error is, in words without secrets.
+pub(super) fn classified(error: impl Into<Error>) -> StoreError {
+    use StoreErrorClass::{Data, Exhausted, Unavailable};
+    let said = |class, text: &str| StoreError::new(class, format!("PostgreSQL: {text}"));
+    match error.into() {
+        Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            of_state(&code, error.message())
+        }
+        Error::PoolTimedOut => said(
+            Exhausted,
+            "all connections are in use, and none became free in time (ORCH_DB_TIMEOUT_MS)",
+        ),
+        Error::Encode(_) | Error::InvalidArgument(_) => said(Data, "the row cannot be stored"),
+        Error::Migrate(error) => match *error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+                classified(error)
+            }
+            error => said(
+                Unavailable,
+                &format!("the ledger's table was made by another version: {error}"),
+            ),
+        },
+        Error::Io(error) => said(
+            Unavailable,
+            &format!(
+                "{}: is the server of ORCH_DB_URL there, and are the files it names?",
+                error.kind()
+            ),
+        ),
+        Error::Tls(error) => said(
+            Unavailable,
+            &format!("{error}: see sslmode and sslrootcert in ORCH_DB_URL"),
+        ),
+        _ => said(Unavailable, "the connection does not work: see ORCH_DB_URL"),
+    }
+}
+
+/// By SQLSTATE: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+fn of_state(code: &str, message: &str) -> StoreError {
+    use StoreErrorClass::{Conflict, Data, Exhausted, Timeout, Unavailable};
+    let (class, remedy) = match (code, code.get(..2).unwrap_or_default()) {
+        ("57014", _) => (
+            Timeout,
+            "the statement took too long (ORCH_DB_TIMEOUT_MS), or somebody cancelled it",
+        ),
+        ("55P03", _) => (
+            Timeout,
+            "another session holds the lock for too long (ORCH_DB_TIMEOUT_MS)",
+        ),
+        ("40001" | "40P01", _) => (Conflict, "it may work when tried again"),
+        ("53300", _) => (
+            Exhausted,
+            "others use all of the server's connections: see its max_connections",
+        ),
+        ("53100", _) => (Unavailable, "free some space on the server's disk"),
+        ("25006", _) => (
+            Unavailable,
+            "ORCH_DB_URL must name the primary, and no read-only database",
+        ),
+        ("42501", _) => (
+            Unavailable,
+            "the user of ORCH_DB_URL needs SELECT, INSERT, UPDATE and DELETE on the ledger's table and SELECT on its \
+             migrations table, and to make them, CREATE on the schema",
+        ),
+        ("42P01", _) => (
+            Unavailable,
+            "the ledger's table (ORCH_ERROR_TABLE) is gone, or not in the search_path: drop its migrations table too \
+             and restart, and it is made anew",
+        ),
+        ("3D000", _) => (Unavailable, "create the database that ORCH_DB_URL names"),
+        ("3F000", _) => (Unavailable, "the search_path names no schema that is there"),
+        ("08P01", _) => (
+            Unavailable,
+            "a pooler in between must let `options` through (PgBouncer: ignore_startup_parameters)",
+        ),
+        // The message itself may quote the value.
+        (_, "22" | "23" | "54") => {
+            let message = format!("PostgreSQL: the row cannot be stored (SQLSTATE {code})");
+            return StoreError::new(Data, message);
+        }
+        (_, "28") => (Unavailable, "see user and password in ORCH_DB_URL"),
+        (_, "57") => (Unavailable, "the server is going down or coming up"),
+        (_, "53") => (Unavailable, "the server is short of something"),
+        _ => (Unavailable, "see ORCH_DB_URL"),
+    };
+    StoreError::new(class, format!("PostgreSQL: {message}: {remedy}"))
+}

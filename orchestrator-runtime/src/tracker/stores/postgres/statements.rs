@@ -1,0 +1,273 @@
+//! The store's statements: the SQL and what is bound to it. Used by the store; nothing is executed here. The only name
+//! put into SQL is a checked table name, and no text depends on the number of rows: each is planned once a connection.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use orchestrator_core::ledger_row::{LedgerRow, LedgerStatus};
+use orchestrator_core::tracker::{STALE_CLASS, STALE_MESSAGE};
+use orchestrator_core::{LedgerIdentity, OffsetRange, Settlement, SourcePartition, SourcePosition};
+use sqlx::Error;
+
+use super::super::TableName;
+use super::ranges::{Covered, covered};
+use super::rows;
+use super::statement::Statement;
+
+type One = Result<Statement, Error>;
+type All = Result<Vec<Statement>, Error>;
+
+/// The texts for one table.
+pub(super) struct Statements {
+    table: TableName,
+    insert_received: Arc<str>,
+    upsert_failed: Arc<str>,
+    pass_failed: Arc<str>,
+    succeed_range: Arc<str>,
+    succeed_offsets: Arc<str>,
+    settle: Arc<str>,
+    prune: Arc<str>,
+    provisional: Arc<str>,
+    page: Arc<str>,
+}
+
+/// What an insert does to a row that is there, if the row is not older.
+const TAKEN_AGAIN: &str = "status = excluded.status, passed_at = NULL, fence = excluded.fence, \
+     updated_at = excluded.updated_at WHERE excluded.fence > t.fence";
+/// A repeat (same fence) leaves `passed_at` alone; a newer batch starts anew.
+const FAILED: &str = "target_topic = excluded.target_topic, message_key = excluded.message_key, \
+     headers = excluded.headers, status = excluded.status, attempts = excluded.attempts, \
+     dedup_key = excluded.dedup_key, origin_dedup_key = excluded.origin_dedup_key, \
+     error_class = excluded.error_class, error_message = excluded.error_message, \
+     error_chain = excluded.error_chain, payload = excluded.payload, dead_lettered = excluded.dead_lettered, \
+     passed_at = CASE WHEN excluded.fence > t.fence THEN excluded.passed_at \
+     ELSE coalesce(excluded.passed_at, t.passed_at) END, \
+     resolved_at = NULL, fence = excluded.fence, updated_at = excluded.updated_at \
+     WHERE excluded.fence > t.fence OR (excluded.fence = t.fence AND t.status <> 'SUCCESS')";
+
+/// The unique key but for the offset.
+const OF_PARTITION: &str =
+    "cluster_id = $1 AND consumer_group = $2 AND source_topic = $3 AND source_partition = $4";
+
+impl Statements {
+    pub(super) fn new(table: TableName) -> Self {
+        let name = format!("\"{}\"", table.as_str());
+        let insert = |status: LedgerStatus, on_conflict| {
+            let (columns, arrays, status) = (rows::COLUMNS, rows::ARRAYS, status.as_str());
+            let text = format!(
+                "INSERT INTO {name} AS t (cluster_id, consumer_group, created_at, updated_at, status, {columns}) \
+                 SELECT $1, $2, $3, $3, '{status}', r.* FROM UNNEST({arrays}) AS r \
+                 ON CONFLICT (cluster_id, consumer_group, source_topic, source_partition, source_offset, \
+                 record_timestamp_ms) DO UPDATE SET {on_conflict}"
+            );
+            text.into()
+        };
+        // One scalar statement for each partition: joined with an array of ranges, a table without statistics is
+        // read over and over.
+        let update = |set, condition: &str| {
+            format!("UPDATE {name} SET {set} WHERE {OF_PARTITION} AND {condition}").into()
+        };
+        let succeed = |offsets| {
+            let open = "status IN ('RECEIVED', 'FAILED') AND passed_at IS NULL AND fence <= $5";
+            update(
+                "status = 'SUCCESS', passed_at = $5, updated_at = $5, \
+                 resolved_at = CASE WHEN error_class IS NULL THEN resolved_at ELSE $5 END",
+                &format!("{offsets} AND {open}"),
+            )
+        };
+        let select = |columns, condition| {
+            let text = format!(
+                "SELECT {columns} FROM {name} WHERE {OF_PARTITION} AND source_offset >= $5 {condition} \
+                 ORDER BY source_offset LIMIT $6"
+            );
+            text.into()
+        };
+        Self {
+            insert_received: insert(LedgerStatus::Received, TAKEN_AGAIN),
+            upsert_failed: insert(LedgerStatus::Failed, FAILED),
+            pass_failed: update(
+                "passed_at = $5, updated_at = $5",
+                "source_offset = ANY($6) AND status = 'FAILED' AND passed_at IS NULL AND fence <= $5",
+            ),
+            succeed_range: succeed("source_offset BETWEEN $6 AND $7 AND source_offset <> ALL($8)"),
+            succeed_offsets: succeed("source_offset = ANY($6)"),
+            settle: update(
+                "status = $5, updated_at = $6, passed_at = $7, error_class = coalesce($8, error_class), \
+                 error_message = coalesce($9, error_message)",
+                "source_offset = ANY($10) AND status = 'RECEIVED' AND updated_at < $11",
+            ),
+            // What another process is pruning just now is left to it.
+            prune: format!(
+                "DELETE FROM {name} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {name} WHERE cluster_id = $1 \
+                 AND consumer_group = $2 AND created_at >= $3 AND created_at < $4 AND status = 'SUCCESS' \
+                 ORDER BY created_at LIMIT $5 FOR UPDATE SKIP LOCKED))"
+            )
+            .into(),
+            // Said so, or the partial index would not be used.
+            provisional: select(
+                "source_offset, fence",
+                "AND error_class IS NOT NULL AND status = 'FAILED' AND passed_at IS NULL",
+            ),
+            page: select("source_offset, status = 'RECEIVED', updated_at", ""),
+            table,
+        }
+    }
+
+    pub(super) fn insert_received(
+        &self,
+        ledger: &LedgerIdentity,
+        rows: &[LedgerRow],
+        now_ms: i64,
+    ) -> All {
+        insert(&self.insert_received, ledger, rows, now_ms)
+    }
+
+    pub(super) fn upsert_failed(
+        &self,
+        ledger: &LedgerIdentity,
+        rows: &[LedgerRow],
+        now_ms: i64,
+    ) -> All {
+        insert(&self.upsert_failed, ledger, rows, now_ms)
+    }
+
+    pub(super) fn pass_failed(
+        &self,
+        ledger: &LedgerIdentity,
+        positions: &[SourcePosition],
+        at_ms: i64,
+    ) -> All {
+        by_partition(positions, |partition, offsets| {
+            of_partition(&self.pass_failed, ledger, partition)?
+                .bind(at_ms)?
+                .bind(offsets)
+        })
+    }
+
+    pub(super) fn succeed(
+        &self,
+        ledger: &LedgerIdentity,
+        ranges: &[OffsetRange],
+        at_ms: i64,
+    ) -> All {
+        let statement = |covered| match covered {
+            Covered::Range {
+                partition,
+                first,
+                last,
+                but,
+            } => of_partition(&self.succeed_range, ledger, partition)?
+                .bind(at_ms)?
+                .bind(first)?
+                .bind(last)?
+                .bind(but),
+            Covered::Offsets { partition, offsets } => {
+                of_partition(&self.succeed_offsets, ledger, partition)?
+                    .bind(at_ms)?
+                    .bind(offsets)
+            }
+        };
+        covered(ranges).into_iter().map(statement).collect()
+    }
+
+    pub(super) fn settle(
+        &self,
+        ledger: &LedgerIdentity,
+        positions: &[SourcePosition],
+        settlement: Settlement,
+        before_ms: i64,
+        now_ms: i64,
+    ) -> All {
+        let (passed_at, error) = match settlement {
+            Settlement::Stale => (None, Some((STALE_CLASS, STALE_MESSAGE))),
+            _ => (Some(now_ms), None),
+        };
+        by_partition(positions, |partition, offsets| {
+            of_partition(&self.settle, ledger, partition)?
+                .bind(settlement.status().as_str())?
+                .bind(now_ms)?
+                .bind(passed_at)?
+                .bind(error.map(|(class, _)| class))?
+                .bind(error.map(|(_, message)| message))?
+                .bind(offsets)?
+                .bind(before_ms)
+        })
+    }
+
+    pub(super) fn prune(
+        &self,
+        ledger: &LedgerIdentity,
+        created_ms: &Range<i64>,
+        limit: usize,
+    ) -> One {
+        of_ledger(&self.prune, ledger)?
+            .bind(created_ms.start)?
+            .bind(created_ms.end)?
+            .bind(count(limit))
+    }
+
+    pub(super) fn provisional(
+        &self,
+        ledger: &LedgerIdentity,
+        from: &SourcePosition,
+        limit: usize,
+    ) -> One {
+        of_partition(&self.provisional, ledger, &from.partition)?
+            .bind(from.offset)?
+            .bind(count(limit))
+    }
+
+    pub(super) fn page(&self, ledger: &LedgerIdentity, from: &SourcePosition, limit: usize) -> One {
+        of_partition(&self.page, ledger, &from.partition)?
+            .bind(from.offset)?
+            .bind(count(limit))
+    }
+}
+
+impl fmt::Debug for Statements {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Statements")
+            .field("table", &self.table)
+            .finish_non_exhaustive()
+    }
+}
+
+fn insert(sql: &Arc<str>, ledger: &LedgerIdentity, rows: &[LedgerRow], now_ms: i64) -> All {
+    let rows = rows::sorted(rows);
+    rows::portions(&rows)
+        .map(|rows| rows::bind(of_ledger(sql, ledger)?.bind(now_ms)?, rows))
+        .collect()
+}
+
+/// A statement for each partition, in their order: see [`rows::sorted`].
+fn by_partition(
+    positions: &[SourcePosition],
+    statement: impl Fn(&SourcePartition, Vec<i64>) -> One,
+) -> All {
+    let mut sorted: Vec<&SourcePosition> = positions.iter().collect();
+    sorted.sort();
+    let of_partitions = sorted.chunk_by(|a, b| a.partition == b.partition);
+    of_partitions
+        .map(|positions| {
+            let offsets = positions.iter().map(|position| position.offset);
+            statement(&positions[0].partition, offsets.collect())
+        })
+        .collect()
+}
+
+fn of_partition(sql: &Arc<str>, ledger: &LedgerIdentity, partition: &SourcePartition) -> One {
+    of_ledger(sql, ledger)?
+        .bind(partition.topic.as_str())?
+        .bind(partition.partition)
+}
+
+fn of_ledger(sql: &Arc<str>, ledger: &LedgerIdentity) -> One {
+    Statement::new(sql)
+        .bind(&*ledger.cluster_id)?
+        .bind(&*ledger.consumer_group)
+}
+
+fn count(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
