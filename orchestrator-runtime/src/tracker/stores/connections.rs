@@ -4,9 +4,11 @@
 //! Not sqlx's pool, which pings a connection whenever it comes back (a round trip for each statement), and says
 //! "timed out" for a server that refuses connections as for one whose connections are all in use.
 
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use orchestrator_core::BoxFuture;
 use sqlx::{ConnectOptions, Connection, Error};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
@@ -15,17 +17,20 @@ use tokio::time::{Instant, timeout};
 /// sent then vanishes: such a connection is not used again.
 const IDLE_MAX: Duration = Duration::from_secs(120);
 
+/// What is done with a new connection before it is used.
+pub(super) type Setup<C> =
+    Box<dyn for<'c> Fn(&'c mut C) -> BoxFuture<'c, Result<(), Error>> + Send + Sync>;
+
 /// See the module.
-#[derive(Debug)]
 pub(super) struct Connections<C: Connection> {
     options: C::Options,
+    setup: Option<Setup<C>>,
     permits: Semaphore,
     /// How long to wait for a free one.
     patience: Duration,
     idle: Mutex<Vec<Idle<C>>>,
 }
 
-#[derive(Debug)]
 struct Idle<C> {
     connection: C,
     since: Instant,
@@ -36,10 +41,17 @@ impl<C: Connection> Connections<C> {
     pub(super) fn new(options: C::Options, count: usize, patience: Duration) -> Self {
         Self {
             options,
+            setup: None,
             permits: Semaphore::new(count),
             patience,
             idle: Mutex::default(),
         }
+    }
+
+    /// The same, each of them set up.
+    pub(super) fn with_setup(mut self, setup: Setup<C>) -> Self {
+        self.setup = Some(setup);
+        self
     }
 
     /// An open connection, for one call. [`Error::PoolTimedOut`] says that all are in use.
@@ -50,7 +62,7 @@ impl<C: Connection> Connections<C> {
             .map_err(|_| Error::PoolClosed)?;
         let (connection, reused) = match self.pop() {
             Some(connection) => (connection, true),
-            None => (self.options.connect().await?, false),
+            None => (self.open().await?, false),
         };
         Ok(Lease {
             connection,
@@ -58,6 +70,14 @@ impl<C: Connection> Connections<C> {
             connections: self,
             _permit: permit,
         })
+    }
+
+    async fn open(&self) -> Result<C, Error> {
+        let mut connection = self.options.connect().await?;
+        if let Some(setup) = &self.setup {
+            setup(&mut connection).await?;
+        }
+        Ok(connection)
     }
 
     /// The one that was used last, so that those not needed grow old.
@@ -100,7 +120,7 @@ impl<C: Connection> Lease<'_, C> {
         if !self.reused {
             return None;
         }
-        match self.connections.options.connect().await {
+        match self.connections.open().await {
             Ok(connection) => {
                 self.connection = connection;
                 self.reused = false;
@@ -108,5 +128,14 @@ impl<C: Connection> Lease<'_, C> {
             }
             Err(error) => Some(Err(error)),
         }
+    }
+}
+
+impl<C: Connection> fmt::Debug for Connections<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the options: they have the password.
+        f.debug_struct("Connections")
+            .field("idle", &self.idle().len())
+            .finish_non_exhaustive()
     }
 }

@@ -10,13 +10,17 @@ use super::LedgerSettings;
 
 #[cfg(test)]
 mod conformance;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 mod connections;
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "mysql")]
+pub use mysql::MySqlStore;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
 #[cfg(feature = "sqlite")]
@@ -52,8 +56,18 @@ pub(super) fn open(settings: &LedgerSettings) -> Result<Arc<dyn FailureStore>, T
         "postgres" | "postgresql" => Err(refused(
             "ORCH_DB_URL names PostgreSQL, which this program was built without (feature `postgres`)",
         )),
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => Ok(Arc::new(MySqlStore::new(
+            url,
+            &settings.table,
+            settings.timeout,
+        )?)),
+        #[cfg(not(feature = "mysql"))]
+        "mysql" | "mariadb" => Err(refused(
+            "ORCH_DB_URL names MySQL, which this program was built without (feature `mysql`)",
+        )),
         _ => Err(refused(
-            "ORCH_DB_URL names no database this version knows: it must begin with sqlite: or postgres:",
+            "ORCH_DB_URL names no database this version knows: it must begin with sqlite:, postgres: or mysql:",
         )),
     }
 }
