@@ -3,6 +3,7 @@
 
 mod embedding;
 mod faults;
+mod ledger;
 mod model;
 mod pipeline;
 mod producer;
