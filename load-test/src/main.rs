@@ -6,6 +6,7 @@
 mod compare;
 mod fill;
 mod floor;
+mod ledger;
 mod measure;
 mod process;
 mod progress;
@@ -25,6 +26,8 @@ enum Command {
     Fill(fill::FillArgs),
     /// Measure another program against the floor, in turn, on the same orders
     Compare(compare::CompareArgs),
+    /// Measure what the failure ledger costs: strategies and databases, in turn
+    Ledger(ledger::LedgerArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -32,6 +35,7 @@ fn main() -> anyhow::Result<()> {
         Command::Floor(args) => floor::run(&args),
         Command::Fill(args) => fill::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Ledger(args) => ledger::run(&args),
     }
 }
 

@@ -1,7 +1,7 @@
 //! How far a consumer group has come, seen from outside: the sum of its committed offsets. Used by
 //! `measure` while a program runs, so it must cost little: one small request per look, never a record.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -44,7 +44,14 @@ impl Progress {
             partitions,
             origin,
         };
-        progress.passed()?;
+        // A broker that has just come up makes its groups' coordinators first.
+        let started = Instant::now();
+        while let Err(error) = progress.passed() {
+            if started.elapsed() > BROKER_TIMEOUT {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
         Ok(progress)
     }
 

@@ -19,6 +19,8 @@ pub(crate) struct LedgerMetrics {
     failures_logged: Family<Counter>,
     rows_written: Counter,
     rows_waiting: Gauge,
+    rows_settled: Family<Counter>,
+    rows_pruned: Counter,
     spill_bytes: Gauge,
 }
 
@@ -40,6 +42,8 @@ impl LedgerMetrics {
             rows_dropped: counters(&names::LEDGER_ROWS_DROPPED),
             failures_logged: counters(&names::LEDGER_FAILURES_LOGGED),
             rows_written: register_counter(&names::LEDGER_ROWS_WRITTEN, &pipeline, &[]),
+            rows_settled: counters(&names::LEDGER_ROWS_SETTLED),
+            rows_pruned: register_counter(&names::LEDGER_ROWS_PRUNED, &pipeline, &[]),
             rows_waiting: register_gauge(&names::LEDGER_ROWS_WAITING, &pipeline, &[]),
             spill_bytes: register_gauge(&names::LEDGER_SPILL_BYTES, &pipeline, &[]),
         }
@@ -77,6 +81,16 @@ impl LedgerMetrics {
         self.spill_bytes.set(spill_bytes as f64);
     }
 
+    /// The safeguard has settled rows.
+    pub(crate) fn rows_settled(&self, settlement: &'static str, rows: usize) {
+        self.rows_settled.of(settlement).increment(rows as u64);
+    }
+
+    /// The retention has deleted rows.
+    pub(crate) fn rows_pruned(&self, rows: u64) {
+        self.rows_pruned.increment(rows);
+    }
+
     /// A failure was logged and no row of it kept.
     pub(crate) fn failure_logged(&self, class: &'static str) {
         self.failures_logged.of(class).increment(1);
@@ -98,6 +112,8 @@ mod tests {
             metrics.statement("upsert_failed", Duration::from_millis(4));
             metrics.statement_failed("timeout");
             metrics.rows_dropped("queue_full", 1);
+            metrics.rows_settled("stale", 3);
+            metrics.rows_pruned(5);
             metrics.failure_logged("permanent");
         });
         let text = handle.render();
@@ -107,6 +123,8 @@ mod tests {
             r#"orch_db_statement_seconds_bucket{pipeline="g",statement="upsert_failed",le="0.005"} 1"#,
             r#"orch_db_errors_total{pipeline="g",class="timeout"} 1"#,
             r#"orch_ledger_rows_dropped_total{pipeline="g",reason="queue_full"} 1"#,
+            r#"orch_ledger_rows_settled_total{pipeline="g",settlement="stale"} 3"#,
+            r#"orch_ledger_rows_pruned_total{pipeline="g"} 5"#,
             r#"orch_ledger_failures_logged_total{pipeline="g",class="permanent"} 1"#,
             "# TYPE orch_db_statement_seconds histogram",
             "# HELP orch_db_errors_total Statements of the ledger that failed: unavailable, timeout, exhausted, conflict or data.",

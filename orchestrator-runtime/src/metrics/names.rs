@@ -87,6 +87,8 @@ table! {
     LEDGER_ROWS_WRITTEN = Counter, Count, "orch_ledger_rows_written_total", [], "RECEIVED and FAILED rows written, repeats included.";
     LEDGER_ROWS_WAITING = Gauge, Count, "orch_ledger_rows_waiting", [], "Rows that wait for the database, in memory and in the spill journal.";
     LEDGER_SPILL_BYTES = Gauge, Bytes, "orch_ledger_spill_bytes", [], "What the spill journal takes on disk.";
+    LEDGER_ROWS_SETTLED = Counter, Count, "orch_ledger_rows_settled_total", ["settlement"], "Rows found RECEIVED for too long and settled: success, unknown or stale.";
+    LEDGER_ROWS_PRUNED = Counter, Count, "orch_ledger_rows_pruned_total", [], "SUCCESS rows deleted by the retention.";
     LEDGER_FAILURES_LOGGED = Counter, Count, "orch_ledger_failures_logged_total", ["class"], "Failures that were only logged, because ORCH_DB_STRATEGY=NONE keeps no rows.";
 }
 

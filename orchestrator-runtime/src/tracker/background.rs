@@ -81,7 +81,9 @@ impl State {
             }
         }
         if let Some(spill) = &self.spill {
-            spill.adopt().await;
+            if self.writer.store.is_flowing() {
+                spill.adopt_now_and_then().await;
+            }
             while spill.write_back(&self.writer).await? {
                 self.report();
             }

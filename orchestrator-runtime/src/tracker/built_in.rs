@@ -20,6 +20,7 @@ use super::queue::Mark;
 use super::received::Notes;
 use super::spill::Entry;
 use super::spilling::Spill;
+use super::upkeep::Upkeep;
 use super::watch::Watches;
 use super::writer::{Turn, Writer};
 use super::{LedgerSettings, now_ms};
@@ -28,7 +29,7 @@ use crate::metrics::LedgerMetrics;
 
 /// See the module.
 pub(super) struct BuiltIn {
-    state: Arc<State>,
+    pub(super) state: Arc<State>,
     _background: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -40,6 +41,7 @@ pub(super) struct State {
     /// What OUTBOX and RELIABLE do beside.
     pub(super) notes: Option<Notes>,
     pub(super) spill: Option<Spill>,
+    pub(super) upkeep: Upkeep,
     pub(super) wake: Notify,
     pub(super) batch_budget: Duration,
     pub(super) circuit_open: Duration,
@@ -77,6 +79,7 @@ pub(super) async fn start(
         watches: per_statement.is_none().then(Mutex::default),
         notes: per_statement.map(|sizes| Notes::new(sizes, settings.queue_max_rows, keep_received)),
         spill: open_spill(settings, &ledger),
+        upkeep: Upkeep::new(settings, per_statement.is_some()),
         writer: Writer::new(
             guarded,
             ledger,
@@ -90,7 +93,10 @@ pub(super) async fn start(
         strict,
         keep_payload: settings.store_payload != StorePayload::None,
     });
-    let mut background = vec![tokio::spawn(state.clone().keep())];
+    let mut background = vec![
+        tokio::spawn(state.clone().keep()),
+        tokio::spawn(state.clone().keep_up()),
+    ];
     if state.notes.is_some() {
         background.push(tokio::spawn(state.clone().keep_telling()));
     }
@@ -138,6 +144,7 @@ impl FailureTracker for BuiltIn {
 
     fn received<'a>(&'a self, taken: &'a [Taken]) -> BoxFuture<'a, Result<(), TrackerError>> {
         Box::pin(async {
+            self.state.upkeep.received(taken);
             let received = self.state.received(taken).await;
             self.state.verdict(received, "note records")
         })
@@ -154,6 +161,7 @@ impl FailureTracker for BuiltIn {
         Box::pin(async {
             let marked = self.state.committed(passed).await;
             self.state.succeeded(passed).await;
+            self.state.upkeep.committed(passed);
             self.state.report();
             marked
         })
@@ -171,6 +179,7 @@ impl State {
                 notes.in_flight().assigned(&start.partition);
             }
         }
+        self.upkeep.assigned(starts);
         if self.watches.is_none() {
             return Ok(());
         }
@@ -198,6 +207,7 @@ impl State {
 
     fn revoked(&self, partitions: &[SourcePartition]) {
         let now = Instant::now();
+        self.upkeep.revoked(partitions);
         if let Some(mut watches) = self.watches() {
             for partition in partitions {
                 watches.revoked(partition, now);

@@ -24,6 +24,8 @@ pub(crate) enum Mood {
     Slow(Duration),
     /// The next statement meets a conflict, the others work.
     ConflictOnce,
+    /// Refuses to note successes.
+    RefusingSuccesses,
     /// Refuses rows with a payload; with `true` also those without.
     Refusing(bool),
 }
@@ -63,6 +65,8 @@ pub(super) struct Inner {
     pub(super) rows: BTreeMap<(SourcePosition, i64), StoredRow>,
     pub(super) mood: Mood,
     pub(super) statements: Vec<&'static str>,
+    /// What the upkeep has asked for: the statement, where it begins, and about how many rows it is.
+    pub(super) asked: Vec<(&'static str, i64, usize)>,
     pub(super) prepared: usize,
 }
 
@@ -77,6 +81,7 @@ impl Default for FakeStore {
             rows: BTreeMap::new(),
             mood: Mood::Up,
             statements: Vec::new(),
+            asked: Vec::new(),
             prepared: 0,
         };
         Self {
@@ -112,6 +117,15 @@ impl FakeStore {
         inner.rows.iter().map(line).collect()
     }
 
+    /// Lets its rows get older.
+    pub(super) fn age(&self, by: Duration) {
+        let by = by.as_millis() as i64;
+        for stored in self.inner().rows.values_mut() {
+            stored.created_ms -= by;
+            stored.updated_ms -= by;
+        }
+    }
+
     /// Waits as the mood says, then does `change`.
     fn statement<'a, T: Send + 'a>(
         &'a self,
@@ -131,6 +145,10 @@ impl FakeStore {
                     self.set(Mood::Up);
                     return Err(StoreError::new(StoreErrorClass::Conflict, "deadlock"));
                 }
+                Mood::RefusingSuccesses if name == "succeed" => {
+                    return Err(StoreError::new(StoreErrorClass::Data, "refused"));
+                }
+                Mood::RefusingSuccesses => {}
                 Mood::Refusing(all) => {
                     if rows.iter().any(|row| all || row.payload.is_some()) {
                         return Err(StoreError::new(StoreErrorClass::Data, "refused"));
@@ -271,6 +289,7 @@ impl FailureStore for FakeStore {
         limit: usize,
     ) -> StoreFuture<'a, ReceivedPage> {
         self.statement("received_page", &[], move |inner| {
+            inner.asked.push(("received_page", from.offset, limit));
             let page: Vec<_> = inner.rows_from(from).take(limit).collect();
             let last = page.last().filter(|_| page.len() == limit);
             let received = page
@@ -297,18 +316,20 @@ impl FailureStore for FakeStore {
         now_ms: i64,
     ) -> StoreFuture<'a, ()> {
         self.statement("settle", &[], move |inner| {
-            for ((position, _), stored) in &mut inner.rows {
-                if stored.status != LedgerStatus::Received
-                    || stored.updated_ms >= before_ms
-                    || !positions.contains(position)
-                {
-                    continue;
-                }
-                stored.status = settlement.status();
-                stored.updated_ms = now_ms;
-                match settlement {
-                    Settlement::Stale => stored.stale = true,
-                    _ => stored.row.passed_at_ms = Some(now_ms),
+            let first = positions.first().map_or(0, |position| position.offset);
+            inner.asked.push(("settle", first, positions.len()));
+            for position in positions {
+                let (first, last) = ((position.clone(), i64::MIN), (position.clone(), i64::MAX));
+                for (_, stored) in inner.rows.range_mut(first..=last) {
+                    if stored.status != LedgerStatus::Received || stored.updated_ms >= before_ms {
+                        continue;
+                    }
+                    stored.status = settlement.status();
+                    stored.updated_ms = now_ms;
+                    match settlement {
+                        Settlement::Stale => stored.stale = true,
+                        _ => stored.row.passed_at_ms = Some(now_ms),
+                    }
                 }
             }
         })
@@ -321,6 +342,7 @@ impl FailureStore for FakeStore {
         limit: usize,
     ) -> StoreFuture<'a, u64> {
         self.statement("prune", &[], move |inner| {
+            inner.asked.push(("prune", created_ms.start, limit));
             let old = inner.rows.iter().filter(|(_, stored)| {
                 stored.status == LedgerStatus::Success && created_ms.contains(&stored.created_ms)
             });
@@ -336,9 +358,8 @@ impl Inner {
         &'a self,
         from: &'a SourcePosition,
     ) -> impl Iterator<Item = (i64, &'a StoredRow)> {
-        let rows = self.rows.iter().filter(|((position, _), _)| {
-            position.partition == from.partition && position.offset >= from.offset
-        });
+        let rows = self.rows.range((from.clone(), i64::MIN)..);
+        let rows = rows.take_while(|((position, _), _)| position.partition == from.partition);
         rows.map(|((position, _), stored)| (position.offset, stored))
     }
 }

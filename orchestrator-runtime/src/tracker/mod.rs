@@ -19,12 +19,16 @@ mod guarded;
 mod health;
 mod in_flight;
 mod none;
+mod owned;
 mod queue;
 mod received;
+mod retention;
+mod safeguard;
 mod spill;
 mod spilling;
 pub mod stores;
 mod successes;
+mod upkeep;
 mod watch;
 mod writer;
 

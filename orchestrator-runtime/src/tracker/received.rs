@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use orchestrator_core::ledger_row::LedgerRow;
-use orchestrator_core::{FailureStore, Passed, Record, StoreError, Taken};
+use orchestrator_core::{FailureStore, Passed, Record, SourcePartition, StoreError, Taken};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -20,14 +20,40 @@ use super::successes::Successes;
 use super::writer::RowKind;
 
 /// So many records at least share a budget, for each statement that may run at once.
-const AT_LEAST: usize = 100;
+const AT_LEAST: usize = 20;
+
+/// Rows beyond this many bytes wait without payload, key and headers, whatever their number.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// Rows that wait, and what they take.
+#[derive(Debug, Default)]
+struct Waiting {
+    rows: VecDeque<LedgerRow>,
+    bytes: usize,
+}
+
+impl Waiting {
+    fn push(&mut self, mut row: LedgerRow) {
+        if self.bytes + row.size() > MAX_BYTES {
+            row = row.bare();
+        }
+        self.bytes += row.size();
+        self.rows.push_back(row);
+    }
+
+    fn remove(&mut self, count: usize) {
+        for row in self.rows.drain(..count) {
+            self.bytes -= row.size();
+        }
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Notes {
     in_flight: Mutex<InFlight>,
     /// RECEIVED rows that wait for the database.
-    rows: Mutex<VecDeque<LedgerRow>>,
+    rows: Mutex<Waiting>,
     successes: Mutex<Successes>,
     /// Held by whoever takes something out.
     turn: tokio::sync::Mutex<()>,
@@ -70,7 +96,7 @@ impl Notes {
 
     /// How many RECEIVED rows wait.
     pub(super) fn rows_waiting(&self) -> usize {
-        lock(&self.rows).len()
+        lock(&self.rows).rows.len()
     }
 
     /// Whether nothing is left to write.
@@ -78,10 +104,17 @@ impl Notes {
         self.rows_waiting() == 0 && lock(&self.successes).records() == 0
     }
 
+    /// The first record of a partition whose success the database was not told yet, as far as it waits here. Not
+    /// while some are on their way elsewhere.
+    pub(super) async fn first_untold(&self, partition: &SourcePartition) -> Option<i64> {
+        let _turn = self.turn.lock().await;
+        lock(&self.successes).first_of(partition)
+    }
+
     /// The rows of passed records that are lost when the process ends now.
     pub(super) fn abandon(&self) -> Vec<String> {
         let in_flight = self.in_flight();
-        let rows = std::mem::take(&mut *lock(&self.rows)).into_iter();
+        let rows = std::mem::take(&mut *lock(&self.rows)).rows.into_iter();
         rows.filter(|row| !in_flight.contains(&row.position))
             .map(|row| row.dedup_key)
             .collect()
@@ -89,7 +122,7 @@ impl Notes {
 
     /// Everything that waits, for the journal.
     fn take_all(&self) -> Vec<Entry> {
-        let rows = std::mem::take(&mut *lock(&self.rows)).into_iter();
+        let rows = std::mem::take(&mut *lock(&self.rows)).rows.into_iter();
         let rows = rows.map(|row| Entry::Received(Box::new(row)));
         let successes = lock(&self.successes).take_all().into_iter();
         let successes = successes.map(|(range, at_ms)| Entry::Succeeded { range, at_ms });
@@ -160,13 +193,14 @@ impl State {
         };
         self.wake.notify_one();
         let mut waiting = lock(&notes.rows);
-        if !must && waiting.len() + left.len() > notes.max_waiting {
+        if !must && waiting.rows.len() + left.len() > notes.max_waiting {
             return false;
         }
-        waiting.extend(left.into_iter().filter_map(|entry| match entry {
-            Entry::Received(row) => Some(*row),
-            _ => None,
-        }));
+        for entry in left {
+            if let Entry::Received(row) = entry {
+                waiting.push(*row);
+            }
+        }
         true
     }
 
@@ -211,7 +245,7 @@ impl State {
         // What does not fit waits in memory; there is little of it.
         for entry in spill.append(notes.take_all()).await {
             match entry {
-                Entry::Received(row) => lock(&notes.rows).push_back(*row),
+                Entry::Received(row) => lock(&notes.rows).push(*row),
                 Entry::Succeeded { range, at_ms } => {
                     let run = super::in_flight::Run { range, records: 1 };
                     lock(&notes.successes).push(run, at_ms, 1);
@@ -235,11 +269,11 @@ impl State {
         let rows: Vec<LedgerRow> = {
             let rows = lock(&notes.rows);
             let size = self.writer.store.rows_per_statement();
-            rows.iter().take(size).cloned().collect()
+            rows.rows.iter().take(size).cloned().collect()
         };
         if !rows.is_empty() {
             self.writer.write_rows(RowKind::Received, &rows).await?;
-            lock(&notes.rows).drain(..rows.len());
+            lock(&notes.rows).remove(rows.len());
             return Ok(true);
         }
         let chunks = lock(&notes.successes).take(notes.at_a_time, notes.at_once);

@@ -5,16 +5,21 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use orchestrator_core::ledger_row::LedgerRow;
 use orchestrator_core::{FailureStore, LedgerIdentity, OffsetRange, StoreError};
+
+use tokio::time::Instant;
 
 use super::spill::{Batch, Entry, Journal, SpillError};
 use super::writer::{RowKind, Writer, refused_alone};
 
 /// So many entries are read back at a time.
 const READ_ENTRIES: usize = 1000;
+/// How often it is looked whether other processes have left something behind.
+const ADOPT_EVERY: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Clone)]
@@ -30,6 +35,8 @@ struct Shared {
     bytes: AtomicU64,
     /// Entries found damaged, not told yet.
     damaged: AtomicU64,
+    /// When it was last looked whether others have left something behind.
+    adopted: Mutex<Instant>,
     /// Trouble with it is said once until it is over.
     in_trouble: AtomicBool,
 }
@@ -48,6 +55,7 @@ impl Spill {
                 bytes: AtomicU64::new(journal.bytes()),
                 journal: Mutex::new(journal),
                 damaged: AtomicU64::new(0),
+                adopted: Mutex::new(Instant::now()),
                 in_trouble: AtomicBool::new(false),
             }),
         };
@@ -113,7 +121,14 @@ impl Spill {
     }
 
     /// Takes over what processes that have ended have left behind.
-    pub(super) async fn adopt(&self) {
+    pub(super) async fn adopt_now_and_then(&self) {
+        {
+            let mut adopted = lock(&self.shared.adopted);
+            if adopted.elapsed() < ADOPT_EVERY {
+                return;
+            }
+            *adopted = Instant::now();
+        }
         if let Some(Err(error)) = self.on_disk(|journal| journal.adopt().map(drop)).await {
             self.report(Err(error));
         }
@@ -152,10 +167,7 @@ impl Spill {
     ) -> Option<T> {
         let shared = self.shared.clone();
         let work = move || {
-            let mut journal = shared
-                .journal
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut journal = lock(&shared.journal);
             let damaged = journal.damaged();
             let done = work(&mut journal);
             shared
@@ -179,6 +191,10 @@ impl Spill {
             Ok(()) | Err(_) => {}
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether two entries may go into one statement.

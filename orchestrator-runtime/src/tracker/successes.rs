@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use orchestrator_core::OffsetRange;
+use orchestrator_core::{OffsetRange, SourcePartition};
 
 use super::in_flight::Run;
 
@@ -47,6 +47,13 @@ impl Successes {
             return;
         }
         self.runs.push_back(Told { run, at_ms });
+    }
+
+    /// The first offset of a partition that waits.
+    pub(super) fn first_of(&self, partition: &SourcePartition) -> Option<i64> {
+        let ranges = self.runs.iter().map(|told| &told.run.range);
+        let its = ranges.filter(|range| range.partition == *partition);
+        its.map(|range| range.from).min()
     }
 
     /// How many records wait.
@@ -101,7 +108,6 @@ impl Successes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use orchestrator_core::SourcePartition;
 
     fn run(partition: i32, from: i64, next: i64) -> Run {
         Run {
@@ -128,6 +134,8 @@ mod tests {
         }
         successes.push(run(1, 22, 24), 2, 10);
         assert_eq!(successes.records(), 16);
+        let first = |partition| successes.first_of(&SourcePartition::new("orders", partition));
+        assert_eq!((first(0), first(1), first(2)), (Some(0), Some(22), None));
         assert_eq!(taken(&mut successes, 10, 1), [[(0, 8)]]);
         assert_eq!(
             taken(&mut successes, 10, 9),

@@ -68,7 +68,8 @@ impl Noting {
 
     /// When it has to be looked after next.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.again.filter(|_| !self.waiting.is_empty())
+        let stands = !self.waiting.is_empty() && !self.is_busy();
+        self.again.filter(|_| stands)
     }
 
     /// Waits until what is under way is noted, or could not be; `None` if the ledger broke down over it.

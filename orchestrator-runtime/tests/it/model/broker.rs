@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use orchestrator_runtime::core::SourcePartition;
+use orchestrator_runtime::core::{SourcePartition, SourcePosition};
 
 /// An output: the source record it was made of, and which of its outputs it is (`-1`: its dead letter).
 pub(crate) type Written = (SourcePartition, i64, i32);
@@ -34,6 +34,10 @@ pub(crate) struct Broker {
     pub(crate) silent: bool,
     /// Dead letters that the ledger was told of.
     pub(crate) recorded: BTreeSet<(SourcePartition, i64)>,
+    /// Records that the ledger was told of before their transform.
+    pub(crate) noted: BTreeSet<SourcePosition>,
+    /// One that was transformed though it was not.
+    pub(crate) unnoted: Option<SourcePosition>,
 }
 
 impl Broker {
@@ -69,6 +73,8 @@ impl Broker {
             out_of_order: false,
             silent: false,
             recorded: BTreeSet::new(),
+            noted: BTreeSet::new(),
+            unnoted: None,
         }
     }
 
@@ -151,6 +157,9 @@ impl Broker {
     /// What a run must satisfy whatever happened: every record below the committed offset has exactly its outputs, in
     /// order, and nothing beyond it has any.
     pub(crate) fn check(&self) -> Result<(), String> {
+        if let Some(unnoted) = &self.unnoted {
+            return Err(format!("transformed before it was noted: {unnoted}"));
+        }
         for (partition, offsets) in &self.source {
             let committed = self.committed[partition];
             let expected: Vec<i64> = offsets.iter().copied().filter(|o| *o < committed).collect();

@@ -18,7 +18,7 @@ use orchestrator_runtime::core::dead_letter::DlqTopic;
 use orchestrator_runtime::core::ports::{Epoch, SessionFailure, SliceFate, Unit, UnitSlice};
 use orchestrator_runtime::core::{
     AtomicOnPoison, Backoff, BoxFuture, FailureRecord, FailureTracker, Passed, Policy, Record,
-    SourcePartition, TrackerError, Transformer, transform_async_fn,
+    SourcePartition, Taken, TrackerError, Transformer, transform_async_fn,
 };
 use orchestrator_runtime::kafka::transactor::Transactor;
 use orchestrator_runtime::worker::settings::WorkerSettings;
@@ -29,17 +29,40 @@ use producer::ModelProducer;
 use session::ModelSession;
 use tokio_util::sync::CancellationToken;
 
-/// A ledger that is away at times, and then nothing may pass unrecorded.
-struct Ledger(Shared);
+/// A ledger that is away at times, and then nothing may pass unrecorded, nor be transformed before it is noted.
+struct Ledger {
+    broker: Shared,
+    notes: bool,
+}
 
 impl FailureTracker for Ledger {
+    fn notes_received(&self) -> bool {
+        self.notes
+    }
+
+    fn received<'a>(&'a self, taken: &'a [Taken]) -> BoxFuture<'a, Result<(), TrackerError>> {
+        Box::pin(async move {
+            let takes = lock(&self.broker).random.u64(0..20);
+            tokio::time::sleep(Duration::from_millis(takes)).await;
+            let mut broker = lock(&self.broker);
+            if broker.strikes(10, "the ledger does not note records") {
+                return Err(TrackerError {
+                    message: "the database is away".to_owned(),
+                });
+            }
+            let records = taken.iter().flat_map(|some| &some.records);
+            broker.noted.extend(records.map(Record::position));
+            Ok(())
+        })
+    }
+
     fn failed<'a>(
         &'a self,
         failures: &'a [FailureRecord],
     ) -> BoxFuture<'a, Result<(), TrackerError>> {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(1)).await;
-            let mut broker = lock(&self.0);
+            let mut broker = lock(&self.broker);
             if broker.strikes(10, "the ledger does not take a failure") {
                 return Err(TrackerError {
                     message: "the database is away".to_owned(),
@@ -113,6 +136,11 @@ fn on_poison(seed: u64) -> AtomicOnPoison {
     }
 }
 
+/// Whether the ledger wants to hear of records first in this run.
+fn notes_received(seed: u64) -> bool {
+    seed / 16 % 2 == 1
+}
+
 /// A worker over ports of its own.
 fn employ<T: Transformer>(
     broker: &Shared,
@@ -121,7 +149,10 @@ fn employ<T: Transformer>(
     transformer: T,
 ) -> Worker<ModelSession, ModelCommitter, T> {
     let (session, committer) = ports::open(broker, done);
-    let ledger = Arc::new(Ledger(broker.clone()));
+    let ledger = Arc::new(Ledger {
+        broker: broker.clone(),
+        notes: notes_received(settings.seed),
+    });
     let transformer = Arc::new(transformer);
     Worker::new(session, committer, transformer, ledger, settings, ())
 }
@@ -137,7 +168,13 @@ fn in_virtual_time<F: Future>(future: F) -> F::Output {
 async fn live(seed: u64, broker: &Shared, on_poison: AtomicOnPoison) -> End {
     let settings = settings(seed, &lock(broker), on_poison);
     let start = tokio::time::Instant::now();
+    let ledger = broker.clone();
     let transformer = transform_async_fn(move |record: Record, attempt| {
+        let mut broker = lock(&ledger);
+        if notes_received(seed) && !broker.noted.contains(&record.position()) {
+            broker.unnoted = Some(record.position());
+        }
+        drop(broker);
         transform(record, attempt.number, seed, start)
     });
     let done = CancellationToken::new();

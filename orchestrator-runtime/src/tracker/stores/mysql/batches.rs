@@ -91,3 +91,66 @@ fn too_large(size: usize, packet: usize) -> StoreError {
     );
     StoreError::new(StoreErrorClass::Data, message)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::super::super::fake_store::{failed, identity, orders};
+    use super::*;
+
+    fn row(offset: i64, bytes: usize) -> LedgerRow {
+        let row = LedgerRow::failed(&failed(offset, 1), true);
+        let payload = Some(vec![0; bytes].into());
+        LedgerRow { payload, ..row }
+    }
+
+    fn offsets(rows: &[LedgerRow], packet: usize) -> Vec<Vec<i64>> {
+        let statements = of_rows(rows, &identity(), packet).unwrap();
+        let offsets = |rows: Vec<&LedgerRow>| rows.iter().map(|row| row.position.offset).collect();
+        statements.into_iter().map(offsets).collect()
+    }
+
+    #[test]
+    fn rows_are_sorted_and_filled_up_with_the_smallest() {
+        let rows = [row(3, 10), row(1, 10), row(5, 9), row(2, 10), row(4, 10)];
+        assert_eq!(offsets(&rows, 1 << 20), [vec![1, 2, 3, 4, 5, 5, 5, 5]]);
+        assert_eq!(offsets(&rows[..1], 1 << 20), [[3]]);
+        assert!(offsets(&[], 1 << 20).is_empty());
+    }
+
+    #[test]
+    fn a_statement_is_smaller_than_a_packet() {
+        let all: Vec<_> = (0..1000).map(|offset| row(offset, 2000)).collect();
+        let largest = |packet| {
+            let statements = of_rows(&all, &identity(), packet).unwrap();
+            let bytes = |rows: &Vec<&LedgerRow>| -> usize {
+                rows.iter().map(|row| size(row, &identity())).sum()
+            };
+            assert!(statements.iter().all(|rows| rows.len().is_power_of_two()));
+            (
+                statements.iter().map(Vec::len).max().unwrap(),
+                statements.iter().map(bytes).max().unwrap(),
+            )
+        };
+        let (most, _) = largest(usize::MAX);
+        assert_eq!(most, STATEMENT_MAX);
+        let (most, bytes) = largest(100_000);
+        assert!(most < 50 && bytes <= 100_000, "{most} {bytes}");
+        assert_eq!(largest(4000).0, 1);
+        let error = of_rows(&all, &identity(), 2000).unwrap_err();
+        assert_eq!(error.class, StoreErrorClass::Data);
+    }
+
+    #[test]
+    fn ranges_are_filled_up_with_the_last() {
+        let topic = orders().topic;
+        let ends = |offset| (&*topic, 0, offset, offset);
+        let statements = of_ranges((0..3).map(ends));
+        assert_eq!(statements, [[ends(0), ends(1), ends(2), ends(2)]]);
+        let lengths = of_ranges((0..300).map(ends));
+        let lengths: Vec<_> = lengths.iter().map(Vec::len).collect();
+        assert_eq!(lengths, [256, 64]);
+        assert!(of_ranges((0..0).map(ends)).is_empty());
+    }
+}

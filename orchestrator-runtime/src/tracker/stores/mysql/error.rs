@@ -64,8 +64,10 @@ pub(super) fn is_broken(error: &sqlx::Error) -> bool {
             let error = error.try_downcast_ref::<MySqlDatabaseError>();
             error.is_some_and(|error| ends_connection(error.number()))
         }
-        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => true,
-        _ => false,
+        sqlx::Error::Encode(_)
+        | sqlx::Error::InvalidArgument(_)
+        | sqlx::Error::ColumnDecode { .. } => false,
+        _ => true,
     }
 }
 
@@ -128,7 +130,8 @@ fn class_of(number: u16) -> (StoreErrorClass, &'static str) {
         1046 => (Unavailable, "ORCH_DB_URL names no database"),
         1146 => (
             Unavailable,
-            "the ledger's table is gone (ORCH_ERROR_TABLE): restart, and it is made again",
+            "the ledger's table (ORCH_ERROR_TABLE) is gone: drop its migrations table too and restart, and it is made \
+             anew",
         ),
         1054 | 1176 => (
             Unavailable,
@@ -162,5 +165,46 @@ pub(super) fn bad_url(what: &str) -> TrackerError {
         message: format!(
             "ORCH_DB_URL {what}: it should look like mysql://user:password@host:3306/database"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(number: u16, class: StoreErrorClass, says: &str) {
+        let error = numbered(number);
+        assert_eq!(error.class, class, "{error}");
+        assert!(error.message.contains(says), "{error}");
+        assert!(error.message.contains(&number.to_string()), "{error}");
+    }
+
+    #[test]
+    fn what_to_do_is_told_by_the_number() {
+        check(1213, Conflict, "undone");
+        check(1205, Timeout, "lock");
+        check(1969, Timeout, "ORCH_DB_TIMEOUT_MS");
+        check(3024, Timeout, "ORCH_DB_TIMEOUT_MS");
+        check(1040, Exhausted, "max_connections");
+        check(1203, Exhausted, "max_user_connections");
+        check(1290, Unavailable, "replica");
+        check(1114, Unavailable, "disk");
+        check(1045, Unavailable, "password");
+        check(1142, Unavailable, "SELECT, INSERT, UPDATE and DELETE");
+        check(1049, Unavailable, "create it");
+        check(1665, Unavailable, "binlog_format");
+        check(1927, Unavailable, "ended the connection");
+        check(9999, Unavailable, "log");
+        for number in [1048, 1062, 1153, 1264, 1366, 1406, 4025] {
+            check(number, Data, "cannot be stored");
+        }
+    }
+
+    #[test]
+    fn exhaustion_of_ours_is_told_from_that_of_the_server() {
+        let error = classified(sqlx::Error::PoolTimedOut);
+        assert_eq!(error.class, Exhausted);
+        assert!(error.message.contains("in use"), "{error}");
     }
 }

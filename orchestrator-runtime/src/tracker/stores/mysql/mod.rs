@@ -221,4 +221,6 @@ impl FailureStore for MySqlStore {
 }
 
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The connections to the server, what each is told before it is used, and statements on them. Used by the store.
 //! Nothing here may show the URL.
 
+use std::fmt;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -48,7 +49,6 @@ const PACKET_MIN: usize = 1024;
 pub(super) type Queries<'a> = Box<dyn ExactSizeIterator<Item = Query> + Send + 'a>;
 
 /// See the module.
-#[derive(Debug)]
 pub(super) struct Server {
     options: MySqlConnectOptions,
     connections: Connections<MySqlConnection>,
@@ -61,10 +61,12 @@ impl Server {
     pub(super) fn new(url: &str, timeout: Duration, count: usize) -> Result<Self, TrackerError> {
         let options = options(url)?;
         let packet = Arc::new(AtomicUsize::new(PACKET_MIN));
-        // The server gives up first: then it has not to be left alone with the statement, nor the connection closed.
+        // Before the guard does, whose time-out costs the connection and knows less of what happened; and what waits for
+        // a connection, before those who have them.
         let session = session(Some(timeout.mul_f32(0.8)));
+        let patience = timeout.mul_f32(0.6);
         let told = Arc::clone(&packet);
-        let connections = Connections::new(options.clone(), count, timeout);
+        let connections = Connections::new(options.clone(), count, patience);
         let connections = connections.with_setup(Box::new(move |connection| {
             let (session, told) = (session.clone(), Arc::clone(&told));
             Box::pin(async move {
@@ -139,6 +141,15 @@ impl Server {
     }
 }
 
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the options: they have the password.
+        f.debug_struct("Server")
+            .field("connections", &self.connections)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What comes of a call; or the connection had died, and the call is to be made again on another.
 async fn after<T>(
     lease: Lease<'_, MySqlConnection>,
@@ -208,17 +219,20 @@ fn options(url: &str) -> Result<MySqlConnectOptions, TrackerError> {
 }
 
 /// What a connection is told. `/*M!` is read by MariaDB only, `/*!50708` by MySQL: MariaDB limits the time of any
-/// statement, MySQL that of a SELECT only. Waiting for a lock is limited on both, but in whole seconds.
+/// statement, MySQL that of a SELECT only. Waiting for a lock is limited on both, but in whole seconds. READ COMMITTED
+/// locks the rows that are changed, and no gaps between them.
 fn session(timeout: Option<Duration>) -> String {
-    let lock = timeout.unwrap_or(PATIENCE_FOR_TABLES);
-    let lock = lock.as_secs_f64().ceil().max(1.0);
+    let whole = |time: Duration| time.as_secs_f64().ceil().max(1.0);
+    let lock = whole(timeout.unwrap_or(PATIENCE_FOR_TABLES));
     // 0: no limit.
     let limit = timeout.map_or(0.0, |timeout| timeout.as_secs_f64().max(0.001));
     let limit_ms = (limit * 1000.0).round();
+    // A process that stands still in a transaction holds up the others that work on the same rows.
+    let idle = timeout.map_or(0.0, |timeout| whole(timeout * 10));
     format!(
         "SET NAMES utf8mb4, SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', \
          SESSION autocommit = 1, SESSION innodb_lock_wait_timeout = {lock}, SESSION lock_wait_timeout = {lock} \
-         /*M!100101 , SESSION max_statement_time = {limit:.3} */ /*!50708 , SESSION max_execution_time = {limit_ms} */; \
+         /*M!100300 , SESSION max_statement_time = {limit:.3}, SESSION idle_transaction_timeout = {idle} */ /*!50708 , SESSION max_execution_time = {limit_ms} */; \
          SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
          SELECT @@max_allowed_packet"
     )

@@ -277,4 +277,8 @@ impl fmt::Debug for PostgresStore {
 }
 
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
+mod plan_tests;
+#[cfg(test)]
 mod tests;

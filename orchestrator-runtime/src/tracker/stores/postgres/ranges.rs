@@ -3,7 +3,9 @@
 
 use orchestrator_core::{OffsetRange, SourcePartition};
 
-/// How many offsets a statement lists at most.
+/// How many offsets a range leaves out at most: each of its rows is compared with all of them.
+const LEFT_OUT_MAX: u64 = 500;
+/// How many offsets are listed at most.
 const LISTED_MAX: u64 = 2000;
 
 /// Offsets of one partition, for one statement.
@@ -60,7 +62,7 @@ fn of_partition<'a>(partition: &'a SourcePartition, apart: &[Range], all: &mut V
         return;
     };
     let gaps = || apart.windows(2).map(|pair| pair[0].end..pair[1].start);
-    if length(gaps()) <= LISTED_MAX {
+    if length(gaps()) <= LEFT_OUT_MAX {
         all.push(range(first.start..last.end, gaps().flatten().collect()));
     } else if length(apart.iter().cloned()) <= LISTED_MAX {
         let offsets = apart.iter().cloned().flatten().collect();

@@ -21,15 +21,15 @@ type All = Result<Vec<Statement>, Error>;
 /// The texts for one table.
 pub(super) struct Statements {
     table: TableName,
-    insert_received: Arc<str>,
+    pub(super) insert_received: Arc<str>,
     upsert_failed: Arc<str>,
-    pass_failed: Arc<str>,
-    succeed_range: Arc<str>,
-    succeed_offsets: Arc<str>,
-    settle: Arc<str>,
-    prune: Arc<str>,
-    provisional: Arc<str>,
-    page: Arc<str>,
+    pub(super) pass_failed: Arc<str>,
+    pub(super) succeed_range: Arc<str>,
+    pub(super) succeed_offsets: Arc<str>,
+    pub(super) settle: Arc<str>,
+    pub(super) prune: Arc<str>,
+    pub(super) provisional: Arc<str>,
+    pub(super) page: Arc<str>,
 }
 
 /// What an insert does to a row that is there, if the row is not older.
@@ -45,6 +45,10 @@ const FAILED: &str = "target_topic = excluded.target_topic, message_key = exclud
      ELSE coalesce(excluded.passed_at, t.passed_at) END, \
      resolved_at = NULL, fence = excluded.fence, updated_at = excluded.updated_at \
      WHERE excluded.fence > t.fence OR (excluded.fence = t.fence AND t.status <> 'SUCCESS')";
+
+const SUCCEEDED: &str = "status = 'SUCCESS', passed_at = $5, updated_at = $5, \
+     resolved_at = CASE WHEN error_class IS NULL THEN resolved_at ELSE $5 END";
+const OPEN: &str = "status IN ('RECEIVED', 'FAILED') AND passed_at IS NULL AND fence <= $5";
 
 /// The unique key but for the offset.
 const OF_PARTITION: &str =
@@ -63,18 +67,21 @@ impl Statements {
             );
             text.into()
         };
-        // One scalar statement for each partition: joined with an array of ranges, a table without statistics is
-        // read over and over.
-        let update = |set, condition: &str| {
-            format!("UPDATE {name} SET {set} WHERE {OF_PARTITION} AND {condition}").into()
+        let in_range = |set, condition: &str| -> Arc<str> {
+            let within = "source_offset BETWEEN $6 AND $7 AND source_offset <> ALL($8)";
+            format!("UPDATE {name} SET {set} WHERE {OF_PARTITION} AND {within} AND {condition}")
+                .into()
         };
-        let succeed = |offsets| {
-            let open = "status IN ('RECEIVED', 'FAILED') AND passed_at IS NULL AND fence <= $5";
-            update(
-                "status = 'SUCCESS', passed_at = $5, updated_at = $5, \
-                 resolved_at = CASE WHEN error_class IS NULL THEN resolved_at ELSE $5 END",
-                &format!("{offsets} AND {open}"),
+        // Each offset is looked up by itself, and locked, which makes its place in the table known for the update.
+        // `source_offset = ANY($6)` would read the whole partition wherever the table had no statistics when the
+        // statement was planned, and so would a join with the offsets.
+        let at_offsets = |set, condition: &str| -> Arc<str> {
+            format!(
+                "UPDATE {name} SET {set} WHERE ctid = ANY(ARRAY(SELECT found.ctid FROM UNNEST($6::int8[]) AS o, \
+                 LATERAL (SELECT ctid FROM {name} WHERE {OF_PARTITION} AND source_offset = o AND {condition} \
+                 FOR UPDATE) AS found))"
             )
+            .into()
         };
         let select = |columns, condition| {
             let text = format!(
@@ -86,16 +93,16 @@ impl Statements {
         Self {
             insert_received: insert(LedgerStatus::Received, TAKEN_AGAIN),
             upsert_failed: insert(LedgerStatus::Failed, FAILED),
-            pass_failed: update(
+            pass_failed: at_offsets(
                 "passed_at = $5, updated_at = $5",
-                "source_offset = ANY($6) AND status = 'FAILED' AND passed_at IS NULL AND fence <= $5",
+                "status = 'FAILED' AND passed_at IS NULL AND fence <= $5",
             ),
-            succeed_range: succeed("source_offset BETWEEN $6 AND $7 AND source_offset <> ALL($8)"),
-            succeed_offsets: succeed("source_offset = ANY($6)"),
-            settle: update(
-                "status = $5, updated_at = $6, passed_at = $7, error_class = coalesce($8, error_class), \
-                 error_message = coalesce($9, error_message)",
-                "source_offset = ANY($10) AND status = 'RECEIVED' AND updated_at < $11",
+            succeed_range: in_range(SUCCEEDED, OPEN),
+            succeed_offsets: at_offsets(SUCCEEDED, OPEN),
+            settle: at_offsets(
+                "status = $7, updated_at = $5, passed_at = $8, error_class = coalesce($9, error_class), \
+                 error_message = coalesce($10, error_message)",
+                "status = 'RECEIVED' AND updated_at < $11",
             ),
             // What another process is pruning just now is left to it.
             prune: format!(
@@ -185,12 +192,12 @@ impl Statements {
         };
         by_partition(positions, |partition, offsets| {
             of_partition(&self.settle, ledger, partition)?
-                .bind(settlement.status().as_str())?
                 .bind(now_ms)?
+                .bind(offsets)?
+                .bind(settlement.status().as_str())?
                 .bind(passed_at)?
                 .bind(error.map(|(class, _)| class))?
                 .bind(error.map(|(_, message)| message))?
-                .bind(offsets)?
                 .bind(before_ms)
         })
     }

@@ -1,0 +1,217 @@
+//! The safeguard: settles rows that have been RECEIVED for too long, because the process that took their records has
+//! ended, or could not tell the database what became of them. Part of the upkeep. It passes over the rows of owned
+//! partitions page by page, and settles none whose record is worked on or whose success may still be told.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use orchestrator_core::{
+    FailureStore, Settlement, SourcePartition, SourcePosition, StoreError, StoreErrorClass,
+};
+use tokio::time::{Instant, sleep};
+
+use super::built_in::State;
+use super::now_ms;
+use super::owned::{Owned, Page};
+use super::upkeep::{Pace, timed};
+use super::writer::{Writer, refused_alone};
+
+/// The most rows looked at in one statement.
+pub(super) const PAGE_ROWS: usize = 5_000;
+/// The least pause between two statements.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How often it looks what is due.
+const TICK: Duration = Duration::from_secs(10);
+/// So many partitions are named in one line of the log.
+const MAX_NAMED: usize = 20;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Safeguard {
+    pub(super) owned: Mutex<Owned>,
+    /// After so long a row that is RECEIVED is stale.
+    pub(super) stale: Duration,
+    /// What a stale row becomes whose record was passed.
+    pub(super) of_passed: Settlement,
+}
+
+/// Rows settled, by partition.
+#[derive(Debug, Default)]
+struct Settled {
+    partitions: BTreeMap<SourcePartition, BTreeMap<&'static str, usize>>,
+}
+
+impl State {
+    pub(super) async fn keep_settling(&self, safeguard: &Safeguard) {
+        let tick = TICK.min(safeguard.stale / 4).max(PAUSE);
+        let mut pace = Pace::new(PAGE_ROWS, self.upkeep.timeout);
+        let mut losses = self.losses();
+        loop {
+            sleep(tick).await;
+            let now = self.losses();
+            if std::mem::replace(&mut losses, now) != now {
+                safeguard.owned().lost(Instant::now());
+            }
+            let mut settled = Settled::default();
+            let passed_over = self.pass_over(safeguard, &mut pace, &mut settled).await;
+            settled.log();
+            if let Err(error) = passed_over {
+                tracing::debug!(%error, "the safeguard goes on later");
+            }
+        }
+    }
+
+    /// How many rows were given up, and how many statements failed: each may have been about a success.
+    fn losses(&self) -> (u64, u64) {
+        let counters = self.writer.health.counters();
+        (counters.rows_dropped, counters.statement_errors)
+    }
+
+    /// Settles page after page of what is due, until there is trouble.
+    async fn pass_over(
+        &self,
+        safeguard: &Safeguard,
+        pace: &mut Pace,
+        settled: &mut Settled,
+    ) -> Result<(), StoreError> {
+        while self.is_quiet() {
+            let Some(page) = safeguard.owned().due(Instant::now()) else {
+                break;
+            };
+            self.settle_page(safeguard, &page, pace, settled).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_page(
+        &self,
+        safeguard: &Safeguard,
+        page: &Page,
+        pace: &mut Pace,
+        settled: &mut Settled,
+    ) -> Result<(), StoreError> {
+        let Writer { store, ledger, .. } = &self.writer;
+        // In this order, after the page has its committed offset: a success below that was told, or is lost, unless
+        // it waits here or in the journal.
+        let untold = match &self.notes {
+            Some(notes) => notes.first_untold(&page.from.partition).await,
+            None => None,
+        };
+        if !self.is_quiet() {
+            return Ok(());
+        }
+        let read = store.received_page(ledger, &page.from, pace.rows());
+        let (read, took) = timed(read).await;
+        pace.took(took, read.is_err());
+        let read = read?;
+        let before_ms = now_ms() - i64::try_from(safeguard.stale.as_millis()).unwrap_or(i64::MAX);
+        let verdict = safeguard.owned().judge(page, &read.rows, untold, before_ms);
+        let Some(verdict) = verdict else {
+            return Ok(());
+        };
+        self.rest(PAUSE, took).await;
+        for (settlement, positions) in [
+            (safeguard.of_passed, &verdict.passed),
+            (Settlement::Stale, &verdict.stale),
+        ] {
+            for some in positions.chunks(store.rows_per_statement()) {
+                if !safeguard.owned().owns(page) {
+                    return Ok(());
+                }
+                let (result, took) = timed(self.settle(some, settlement, before_ms)).await;
+                result?;
+                settled.add(&page.from.partition, settlement, some.len());
+                self.rest(PAUSE, took).await;
+            }
+        }
+        let now = Instant::now();
+        safeguard.owned().done(page, &verdict, read.next, now);
+        Ok(())
+    }
+
+    async fn settle(
+        &self,
+        positions: &[SourcePosition],
+        settlement: Settlement,
+        before_ms: i64,
+    ) -> Result<(), StoreError> {
+        let Writer {
+            store,
+            ledger,
+            health,
+            ..
+        } = &self.writer;
+        if !self.is_quiet() {
+            let message = "the ledger's database is in trouble, or is needed for failures";
+            return Err(StoreError::new(StoreErrorClass::Unavailable, message));
+        }
+        let done = store
+            .settle(ledger, positions, settlement, before_ms, now_ms())
+            .await;
+        let settled = done.is_ok();
+        refused_alone(done, positions.len())?;
+        if settled {
+            health
+                .metrics()
+                .rows_settled(name(settlement), positions.len());
+        }
+        Ok(())
+    }
+}
+
+impl Settled {
+    fn add(&mut self, partition: &SourcePartition, settlement: Settlement, rows: usize) {
+        let counts = self.partitions.entry(partition.clone()).or_default();
+        *counts.entry(name(settlement)).or_default() += rows;
+    }
+
+    /// Says it in one line, if there is anything to say.
+    fn log(&self) {
+        let Some(counts) = self.total() else {
+            return;
+        };
+        let named = self.partitions.iter().take(MAX_NAMED);
+        let mut named: Vec<String> = named
+            .map(|(partition, counts)| format!("{partition}: {}", list(counts)))
+            .collect();
+        if let Some(more) = self.partitions.len().checked_sub(MAX_NAMED + 1) {
+            named.push(format!("{} partitions more", more + 1));
+        }
+        let (rows, named) = (list(&counts), named.join("; "));
+        if counts.keys().all(|what| *what == name(Settlement::Success)) {
+            tracing::info!(
+                "rows that had been RECEIVED for too long were settled: {rows} ({named})"
+            );
+        } else {
+            tracing::warn!(
+                "rows that had been RECEIVED for too long were settled: {rows} ({named})"
+            );
+        }
+    }
+
+    fn total(&self) -> Option<BTreeMap<&'static str, usize>> {
+        let mut total = BTreeMap::new();
+        for (what, rows) in self.partitions.values().flatten() {
+            *total.entry(*what).or_default() += rows;
+        }
+        (!total.is_empty()).then_some(total)
+    }
+}
+
+fn list(counts: &BTreeMap<&'static str, usize>) -> String {
+    let counts: Vec<String> = counts
+        .iter()
+        .map(|(what, rows)| format!("{rows} {what}"))
+        .collect();
+    counts.join(", ")
+}
+
+/// In metrics and logs.
+fn name(settlement: Settlement) -> &'static str {
+    match settlement {
+        Settlement::Success => "success",
+        Settlement::Unknown => "unknown",
+        Settlement::Stale => "stale",
+    }
+}
