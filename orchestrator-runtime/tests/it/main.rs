@@ -4,6 +4,7 @@
 mod custom;
 mod embedding;
 mod faults;
+mod ledger;
 mod model;
 mod pipeline;
 mod producer;

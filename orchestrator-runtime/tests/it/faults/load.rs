@@ -45,6 +45,16 @@ impl Load {
         Self::start_with(bootstrap, topic, per_second, 0.0, Some(to))
     }
 
+    /// Starts writing, so much of it poison, to where each key belongs.
+    pub(crate) fn start_poisoned(
+        bootstrap: &str,
+        topic: &str,
+        per_second: u32,
+        poison: f64,
+    ) -> Self {
+        Self::start_with(bootstrap, topic, per_second, poison, None)
+    }
+
     /// No two loads have an order in common: each has order numbers of its own.
     fn start_with(
         bootstrap: &str,

@@ -9,13 +9,13 @@ mod frozen;
 mod held;
 mod inside;
 mod killed;
-mod load;
+pub(crate) mod load;
 mod members;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod records;
-mod scene;
-mod served;
+pub(crate) mod scene;
+pub(crate) mod served;
 mod twin;
 mod two_pipelines;
 mod two_topics;
