@@ -29,6 +29,7 @@ fn plant(store: &FakeStore, offsets: std::ops::Range<i64>, status: LedgerStatus,
     for offset in offsets {
         let record = Record::builder("orders", 0, offset).timestamp_ms(1).build();
         let row = StoredRow {
+            stale: false,
             status,
             row: LedgerRow::received(&record, 100, false),
             resolved: false,

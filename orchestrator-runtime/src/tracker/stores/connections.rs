@@ -29,6 +29,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 pub(super) struct Connections<C: Connection> {
     options: C::Options,
     setup: Option<Setup<C>>,
+    count: usize,
     permits: Semaphore,
     /// How long to wait for a free one.
     patience: Duration,
@@ -46,10 +47,23 @@ impl<C: Connection> Connections<C> {
         Self {
             options,
             setup: None,
+            count,
             permits: Semaphore::new(count),
             patience,
             idle: Mutex::default(),
         }
+    }
+
+    /// The same, at most `count` of them.
+    pub(super) fn with_count(mut self, count: usize) -> Self {
+        self.count = count;
+        self.permits = Semaphore::new(count);
+        self
+    }
+
+    /// How many there may be.
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 
     /// The same, each of them set up.

@@ -12,10 +12,10 @@ use super::LedgerSettings;
 mod conformance;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod connections;
-#[cfg(feature = "mysql")]
-mod mysql;
 #[cfg(test)]
 mod in_memory_tests;
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(test)]
@@ -51,21 +51,19 @@ pub(super) fn open(settings: &LedgerSettings) -> Result<Arc<dyn FailureStore>, T
             "ORCH_DB_URL names SQLite, which this program was built without (feature `sqlite`)",
         )),
         #[cfg(feature = "postgres")]
-        "postgres" | "postgresql" => Ok(Arc::new(PostgresStore::new(
-            url,
-            &settings.table,
-            settings.timeout,
-        )?)),
+        "postgres" | "postgresql" => {
+            let store = PostgresStore::new(url, &settings.table, settings.timeout)?;
+            Ok(Arc::new(store.with_connections(settings.max_connections)))
+        }
         #[cfg(not(feature = "postgres"))]
         "postgres" | "postgresql" => Err(refused(
             "ORCH_DB_URL names PostgreSQL, which this program was built without (feature `postgres`)",
         )),
         #[cfg(feature = "mysql")]
-        "mysql" | "mariadb" => Ok(Arc::new(MySqlStore::new(
-            url,
-            &settings.table,
-            settings.timeout,
-        )?)),
+        "mysql" | "mariadb" => {
+            let store = MySqlStore::new(url, &settings.table, settings.timeout)?;
+            Ok(Arc::new(store.with_connections(settings.max_connections)))
+        }
         #[cfg(not(feature = "mysql"))]
         "mysql" | "mariadb" => Err(refused(
             "ORCH_DB_URL names MySQL, which this program was built without (feature `mysql`)",

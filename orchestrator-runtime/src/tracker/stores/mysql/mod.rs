@@ -60,6 +60,13 @@ impl MySqlStore {
         })
     }
 
+    /// The same, with at most `count` connections to the server.
+    #[must_use]
+    pub fn with_connections(mut self, count: usize) -> Self {
+        self.server = self.server.with_connections(count);
+        self
+    }
+
     fn statements<'a>(&'a self, ledger: &'a LedgerIdentity, now_ms: i64) -> Statements<'a> {
         Statements {
             table: &self.table,
@@ -115,7 +122,7 @@ impl FailureStore for MySqlStore {
     }
 
     fn connections(&self) -> usize {
-        CONNECTIONS
+        self.server.connections()
     }
 
     fn insert_received<'a>(

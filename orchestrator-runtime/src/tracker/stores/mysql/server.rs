@@ -57,6 +57,17 @@ pub(super) struct Server {
 }
 
 impl Server {
+    /// The same, with at most `count` connections.
+    pub(super) fn with_connections(mut self, count: usize) -> Self {
+        self.connections = self.connections.with_count(count);
+        self
+    }
+
+    /// How many connections there may be.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.count()
+    }
+
     /// The server that `url` names. Nothing is opened yet.
     pub(super) fn new(url: &str, timeout: Duration, count: usize) -> Result<Self, TrackerError> {
         let options = options(url)?;

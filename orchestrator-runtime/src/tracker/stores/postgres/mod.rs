@@ -69,6 +69,13 @@ impl PostgresStore {
         })
     }
 
+    /// The same, with at most `count` connections to the server.
+    #[must_use]
+    pub fn with_connections(mut self, count: usize) -> Self {
+        self.connections = self.connections.with_count(count);
+        self
+    }
+
     /// Executes statements, all or none.
     async fn execute(
         &self,
@@ -169,7 +176,7 @@ impl FailureStore for PostgresStore {
     }
 
     fn connections(&self) -> usize {
-        CONNECTIONS
+        self.connections.count()
     }
 
     fn insert_received<'a>(
