@@ -392,7 +392,9 @@ async fn a_server_that_is_set_otherwise() {
         fence: 2,
         ..row
     });
-    let refused = store.upsert_failed(&ledger, &[huge.clone()], 1).await;
+    let refused = store
+        .upsert_failed(&ledger, std::slice::from_ref(&huge), 1)
+        .await;
     check(refused, StoreErrorClass::Data, "max_allowed_packet");
     store
         .upsert_failed(&ledger, &[huge.clone().bare()], 1)
