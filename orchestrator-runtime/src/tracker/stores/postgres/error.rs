@@ -115,3 +115,33 @@ fn of_state(code: &str, message: &str) -> StoreError {
     };
     StoreError::new(class, format!("PostgreSQL: {message}: {remedy}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(code: &str, class: StoreErrorClass, says: &str) {
+        let error = of_state(code, "the server's words");
+        assert_eq!(error.class, class, "{code}: {error}");
+        assert!(error.message.contains(says), "{code}: {error}");
+    }
+
+    #[test]
+    fn what_tests_can_hardly_bring_about_has_its_class_and_remedy_too() {
+        use StoreErrorClass::{Conflict, Data, Exhausted, Unavailable};
+        check("53100", Unavailable, "free some space");
+        check("53200", Unavailable, "short of something");
+        check("53300", Exhausted, "max_connections");
+        check("40P01", Conflict, "tried again");
+        check("40001", Conflict, "tried again");
+        check("57P03", Unavailable, "coming up");
+        check("08P01", Unavailable, "PgBouncer");
+        check("XX000", Unavailable, "the server's words");
+        check("", Unavailable, "ORCH_DB_URL");
+        for quoting in ["22P02", "23514", "54000"] {
+            check(quoting, Data, quoting);
+            assert!(!of_state(quoting, "s3cret").message.contains("s3cret"));
+        }
+    }
+}
