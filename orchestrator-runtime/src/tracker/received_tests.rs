@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use orchestrator_core::{OffsetRange, Passed, Record, Taken};
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -11,6 +12,7 @@ use tokio::time::sleep;
 use super::super::fake_store::{FakeStore, Mood, failed, identity, orders};
 use super::super::health::{DbState, LedgerCounters};
 use super::super::{Ledger, LedgerPlan, LedgerSettings};
+use super::Notes;
 use crate::config::Strategy;
 
 fn settings(strategy: Strategy) -> LedgerSettings {
@@ -296,4 +298,13 @@ async fn at_the_end_rows_of_passed_records_are_lost_and_counted() {
     ledger.tracker.flush().await;
     drop(ledger.tracker);
     assert_eq!(ledger.health.unwrap().counters().rows_dropped, 6);
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_to_the_journal_is_waited_for() {
+    let notes = Notes::new((10, 1), 30, false);
+    let turn = notes.turn.lock().await;
+    assert_eq!(notes.first_untold(&orders()).now_or_never(), None);
+    drop(turn);
+    assert_eq!(notes.first_untold(&orders()).now_or_never(), Some(None));
 }
