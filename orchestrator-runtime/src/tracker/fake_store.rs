@@ -20,6 +20,7 @@ use orchestrator_core::{
 pub(crate) enum Mood {
     Up,
     Down,
+    Panicking,
     Hanging,
     Slow(Duration),
     /// The next statement meets a conflict, the others work.
@@ -125,6 +126,7 @@ impl FakeStore {
             match mood {
                 Mood::Up => {}
                 Mood::Down => return Err(StoreError::new(StoreErrorClass::Unavailable, "down")),
+                Mood::Panicking => std::panic::resume_unwind(Box::new("planted")),
                 Mood::Hanging => std::future::pending().await,
                 Mood::Slow(time) => tokio::time::sleep(time).await,
                 Mood::ConflictOnce => {
