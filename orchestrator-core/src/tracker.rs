@@ -278,7 +278,8 @@ pub const STALE_MESSAGE: &str =
 /// what became of records at `at_ms` changes no row whose fence is greater than that.
 ///
 /// Cancel safety: a future may be dropped at any time (its time-out has passed); its statement may then still take
-/// effect, and its connection must not be used again.
+/// effect, and its connection must not be used again. A future must not block its thread, which is the pipeline's; a panic
+/// is caught, and counts as an error.
 pub trait FailureStore: Send + Sync + 'static {
     /// Connects and brings the tables up to date. Called until it works, before any statement; idempotent, and
     /// safe in several processes at once.

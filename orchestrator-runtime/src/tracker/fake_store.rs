@@ -20,6 +20,7 @@ use orchestrator_core::{
 pub(crate) enum Mood {
     Up,
     Down,
+    Panicking,
     Hanging,
     Slow(Duration),
     /// The next statement meets a conflict, the others work.
@@ -139,6 +140,7 @@ impl FakeStore {
             match mood {
                 Mood::Up => {}
                 Mood::Down => return Err(StoreError::new(StoreErrorClass::Unavailable, "down")),
+                Mood::Panicking => std::panic::resume_unwind(Box::new("planted")),
                 Mood::Hanging => std::future::pending().await,
                 Mood::Slow(time) => tokio::time::sleep(time).await,
                 Mood::ConflictOnce => {

@@ -1,12 +1,16 @@
-//! A store with a time-out, a circuit breaker and metrics round each statement. Every strategy writes through it.
+//! A store with a time-out, a circuit breaker and metrics round each statement; a panic is an error like others. Every
+//! strategy writes through it.
 //! It must never wait longer than a statement may take, nor let a call through that the breaker refuses.
 
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::FutureExt;
 use orchestrator_core::breaker::{Breaker, BreakerSettings, CallOutcome, CircuitState, Permit};
+use orchestrator_core::judge::panic_text;
 use orchestrator_core::ledger_row::LedgerRow;
 use orchestrator_core::{
     FailureStore, LedgerIdentity, OffsetRange, Provisional, ReceivedPage, Settlement,
@@ -108,9 +112,9 @@ impl Guarded {
             started,
             permit: Some(permit),
         };
-        let result = match timeout_at(until, call()).await {
+        let result = match timeout_at(until, caught(&call)).await {
             Ok(Err(error)) if error.class == StoreErrorClass::Conflict => {
-                timeout_at(until, call()).await
+                timeout_at(until, caught(&call)).await
             }
             result => result,
         };
@@ -189,6 +193,15 @@ impl Drop for Running<'_> {
     }
 }
 
+/// A panic in a store is no more than an error.
+async fn caught<'a, T>(call: impl FnOnce() -> StoreFuture<'a, T>) -> Result<T, StoreError> {
+    let caught = AssertUnwindSafe(async { call().await }).catch_unwind();
+    caught.await.unwrap_or_else(|panic| {
+        let message = format!("the failure store panicked: {}", panic_text(&*panic));
+        Err(StoreError::new(StoreErrorClass::Unavailable, message))
+    })
+}
+
 fn not_ready() -> StoreError {
     let message = "the ledger's database has not been reached yet (ORCH_DB_URL)";
     StoreError::new(StoreErrorClass::Unavailable, message)
@@ -208,7 +221,7 @@ impl FailureStore for Guarded {
     /// Outside the breaker, which judges statements: whoever calls this paces it.
     fn prepare(&self) -> StoreFuture<'_, ()> {
         Box::pin(async {
-            let result = timeout(PREPARE_TIMEOUT, self.store.prepare())
+            let result = timeout(PREPARE_TIMEOUT, caught(|| self.store.prepare()))
                 .await
                 .unwrap_or_else(|_| {
                     let message = format!(

@@ -66,6 +66,24 @@ async fn a_statement_is_timed_out_and_five_in_a_row_open_the_circuit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_panics_is_one_that_is_down() {
+    let store = FakeStore::new();
+    let (guarded, health) = guarded(&store).await;
+    store.set(Mood::Panicking);
+    assert!(guarded.prepare().await.is_err());
+    for _ in 0..5 {
+        assert_eq!(write(&guarded).await, Err(StoreErrorClass::Unavailable));
+    }
+    assert_eq!(health.circuit(), CircuitState::Open);
+    assert!(
+        matches!(health.state(), DbState::Degraded { reason } if reason.contains("panicked: planted"))
+    );
+    store.set(Mood::Up);
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert_eq!(write(&guarded).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_one_probe_is_let_through() {
     let store = FakeStore::new();
     let (guarded, _) = guarded(&store).await;
