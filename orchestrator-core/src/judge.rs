@@ -78,12 +78,17 @@ pub fn due(now: Instant, after: Duration) -> Instant {
 
 /// The failure of a transformer that panicked, given what `catch_unwind` caught.
 pub fn panicked(panic: &(dyn Any + Send)) -> TransformError {
+    let text = panic_text(panic);
+    TransformError::permanent(format!("the transformer panicked: {text}")).at_stage(Stage::Panic)
+}
+
+/// What somebody said who panicked, given what `catch_unwind` caught.
+pub fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic
         .downcast_ref::<&'static str>()
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned());
-    let text = text.unwrap_or_else(|| "no message".to_owned());
-    TransformError::permanent(format!("the transformer panicked: {text}")).at_stage(Stage::Panic)
+    text.unwrap_or_else(|| "no message".to_owned())
 }
 
 /// The failure of a record that the operator listed in `ORCH_DEAD_LETTER_RECORDS`, which is not transformed at all.

@@ -66,8 +66,42 @@ pub struct Taken {
     pub fence: i64,
 }
 
-/// A strategy of the failure ledger. Every call is bounded in time by the implementation; the built-in ones are
-/// bounded by `ORCH_DB_BATCH_BUDGET_MS`. Calls may be repeated for the same records and must be idempotent.
+/// A strategy of the failure ledger: it hears what becomes of records, and keeps of it what it wants.
+///
+/// - **What is failed is provisional.** [`failed`](Self::failed) comes before the commit that passes the record, which may
+///   come to nothing; [`committed`](Self::committed) says what was passed, and how. A record that is read again may
+///   succeed, or fail once more: calls may be repeated for the same records, and must be idempotent.
+/// - **Workers call at the same time**, each for partitions of its own, and of each partition in order.
+/// - **Every call is bounded in time**, the built-in strategies' by `ORCH_DB_BATCH_BUDGET_MS`. A tracker of an
+///   application's own is put under guard by the runtime: its calls run on a thread of their own, one that takes longer is
+///   given up (its future is dropped), a panic is caught, and while it hangs again and again it is not called. So a call
+///   may be missing: since commits are in order, a later one passes whatever lies before it too.
+/// - **An error** says that something was not taken. With `ORCH_DB_DEGRADE_DONT_BLOCK=true` it is counted and logged, and
+///   records go on; with `false` their partitions are held, and the call is made again later.
+///
+/// The example `webhook_tracker` of `orchestrator-runtime` is a complete one. The least there is:
+/// ```
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+///
+/// use orchestrator_core::{BoxFuture, FailureRecord, FailureTracker, Passed, TrackerError};
+///
+/// /// Counts the records that were passed as failures.
+/// #[derive(Default)]
+/// struct Count(AtomicUsize);
+///
+/// impl FailureTracker for Count {
+///     fn failed<'a>(&'a self, _: &'a [FailureRecord]) -> BoxFuture<'a, Result<(), TrackerError>> {
+///         Box::pin(async { Ok(()) })
+///     }
+///
+///     fn committed<'a>(&'a self, passed: &'a Passed) -> BoxFuture<'a, Result<(), TrackerError>> {
+///         Box::pin(async {
+///             self.0.fetch_add(passed.failures.len(), Ordering::Relaxed);
+///             Ok(())
+///         })
+///     }
+/// }
+/// ```
 pub trait FailureTracker: Send + Sync + 'static {
     /// The partitions now owned, with the offsets they start from.
     fn assigned<'a>(
@@ -102,7 +136,8 @@ pub trait FailureTracker: Send + Sync + 'static {
     /// A unit of work was committed.
     fn committed<'a>(&'a self, passed: &'a Passed) -> BoxFuture<'a, Result<(), TrackerError>>;
 
-    /// Writes out what is still waiting; called at the end of a drain, bounded by its deadline.
+    /// Writes out what is still waiting; called at the end of a drain by each worker, bounded by what is left of
+    /// `ORCH_DRAIN_TIMEOUT_MS`.
     fn flush(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
@@ -232,7 +267,8 @@ pub const STALE_MESSAGE: &str =
     "taken, and not heard of since: its process has ended or its partition moved";
 
 /// A database that keeps the ledger. Strategies, time-outs, circuit breaker and metrics come free: a new database
-/// is one new implementation of this trait.
+/// is one new implementation of this trait. The example `in_memory_store` of `orchestrator-runtime` is a complete one, over
+/// maps, that needs nothing but this crate.
 ///
 /// Every method but [`prepare`](Self::prepare) is one statement, or one transaction of a few, on at most
 /// [`rows_per_statement`](Self::rows_per_statement) rows with distinct positions; it takes effect whole or not at

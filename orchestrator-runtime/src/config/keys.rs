@@ -188,8 +188,8 @@ pub(crate) static SECTIONS: &[(&str, &[Key])] = &[
     ]),
     ("Ledger", &[
         Key::new("DB_STRATEGY", choice::<Strategy>(), Derived("LIGHTWEIGHT if ORCH_DB_URL is set, else NONE"), "What is written to the failure ledger, and when."),
-        Key::new("DB_URL", Text("sqlite://path"), Derived("sqlite://orchestrator-ledger.db with a strategy other than NONE"), "Database of the ledger.").secret(),
-        Key::new("ERROR_TABLE", Text("a-z 0-9 _, not a digit first, at most 48, not sqlite_.."), Is("event_failures"), "Table of the ledger."),
+        Key::new("DB_URL", Text("sqlite://path, postgres://user:password@host/database, mysql://user:password@host/database"), Derived("sqlite://orchestrator-ledger.db with a strategy other than NONE"), "Database of the ledger.").secret(),
+        Key::new("ERROR_TABLE", Text("a-z 0-9 _, not a digit first, at most 38, not sqlite_.."), Is("event_failures"), "Table of the ledger."),
         Key::new("DB_TIMEOUT_MS", Millis(1, 60_000), Is("150"), "Deadline of one statement."),
         Key::new("DB_BATCH_BUDGET_MS", Millis(1, 600_000), Is("1000"), "Deadline of all statements of one batch."),
         Key::new("DB_MAX_CONNECTIONS", Count(1, 1000), Is("4"), "Connections to the ledger's database, per process; SQLite has one."),

@@ -81,7 +81,7 @@ fn is_name_byte(byte: u8) -> bool {
 /// A table's name: it is put into SQL text, so nothing that would need quoting.
 pub(super) fn table(text: &str) -> Option<String> {
     let first = text.bytes().next()?;
-    let legal = text.len() <= 48
+    let legal = text.len() <= 38
         && !first.is_ascii_digit()
         && !text.starts_with("sqlite_")
         && text
@@ -207,7 +207,7 @@ mod tests {
             "a;drop",
             "a.b",
             "sqlite_x",
-            &"a".repeat(49),
+            &"a".repeat(39),
         ] {
             assert_eq!(table(refused), None, "{refused:?}");
         }

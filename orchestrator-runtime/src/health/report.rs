@@ -88,10 +88,6 @@ fn kafka(broker: &Broker, now: Instant) -> Component {
 fn ledger(snapshot: &Snapshot) -> Component {
     let (status, mut details) = match &snapshot.ledger {
         LedgerState::Off => (Status::Up, json!({"strategy": "NONE"})),
-        LedgerState::Own => (
-            Status::Up,
-            json!({"tracker": "the application's own, not looked into"}),
-        ),
         LedgerState::Up => (Status::Up, json!({})),
         LedgerState::Degraded { reason } => (Status::Degraded, json!({"reason": cut(reason)})),
     };

@@ -198,8 +198,6 @@ pub enum LedgerState {
     /// The strategy is NONE.
     #[default]
     Off,
-    /// The tracker is the user's own, and nothing is known of it.
-    Own,
     /// It is written as it should be.
     Up,
     /// Records flow, or wait, although it cannot be written.
@@ -220,7 +218,7 @@ pub struct Snapshot {
     pub broker: Broker,
     /// The ledger.
     pub ledger: LedgerState,
-    /// What the ledger has done, if it is ours.
+    /// What the ledger has done, if there is one.
     pub ledger_counters: Option<LedgerCounters>,
     /// `ORCH_STALL_TIMEOUT_MS`.
     pub stall_timeout: Duration,

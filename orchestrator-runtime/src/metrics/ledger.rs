@@ -17,6 +17,7 @@ pub(crate) struct LedgerMetrics {
     errors: Family<Counter>,
     rows_dropped: Family<Counter>,
     failures_logged: Family<Counter>,
+    tracker_errors: Family<Counter>,
     rows_written: Counter,
     rows_waiting: Gauge,
     rows_settled: Family<Counter>,
@@ -41,6 +42,7 @@ impl LedgerMetrics {
             errors: counters(&names::DB_ERRORS),
             rows_dropped: counters(&names::LEDGER_ROWS_DROPPED),
             failures_logged: counters(&names::LEDGER_FAILURES_LOGGED),
+            tracker_errors: counters(&names::LEDGER_TRACKER_ERRORS),
             rows_written: register_counter(&names::LEDGER_ROWS_WRITTEN, &pipeline, &[]),
             rows_settled: counters(&names::LEDGER_ROWS_SETTLED),
             rows_pruned: register_counter(&names::LEDGER_ROWS_PRUNED, &pipeline, &[]),
@@ -89,6 +91,11 @@ impl LedgerMetrics {
     /// The retention has deleted rows.
     pub(crate) fn rows_pruned(&self, rows: u64) {
         self.rows_pruned.increment(rows);
+    }
+
+    /// A call of the application's own tracker did not work.
+    pub(crate) fn tracker_failed(&self, reason: &'static str) {
+        self.tracker_errors.of(reason).increment(1);
     }
 
     /// A failure was logged and no row of it kept.

@@ -83,12 +83,13 @@ table! {
     DB_DEGRADED = Gauge, Count, "orch_db_degraded", [], "1 while records flow, or wait, although the ledger cannot be written.";
     DB_STATEMENT_SECONDS = Histogram(SECONDS), Seconds, "orch_db_statement_seconds", ["statement"], "Statements of the ledger, failed ones included.";
     DB_ERRORS = Counter, Count, "orch_db_errors_total", ["class"], "Statements of the ledger that failed: unavailable, timeout, exhausted, conflict or data.";
-    LEDGER_ROWS_DROPPED = Counter, Count, "orch_ledger_rows_dropped_total", ["reason"], "Rows of passed records given up: queue_full, spill_full, damaged, refused or shutdown.";
+    LEDGER_ROWS_DROPPED = Counter, Count, "orch_ledger_rows_dropped_total", ["reason"], "Rows of passed records given up: queue_full, spill_full, damaged, refused, shutdown or tracker.";
     LEDGER_ROWS_WRITTEN = Counter, Count, "orch_ledger_rows_written_total", [], "RECEIVED and FAILED rows written, repeats included.";
     LEDGER_ROWS_WAITING = Gauge, Count, "orch_ledger_rows_waiting", [], "Rows that wait for the database, in memory and in the spill journal.";
     LEDGER_SPILL_BYTES = Gauge, Bytes, "orch_ledger_spill_bytes", [], "What the spill journal takes on disk.";
     LEDGER_ROWS_SETTLED = Counter, Count, "orch_ledger_rows_settled_total", ["settlement"], "Rows found RECEIVED for too long and settled: success, unknown or stale.";
     LEDGER_ROWS_PRUNED = Counter, Count, "orch_ledger_rows_pruned_total", [], "SUCCESS rows deleted by the retention.";
+    LEDGER_TRACKER_ERRORS = Counter, Count, "orch_ledger_tracker_errors_total", ["reason"], "Calls of the application's own failure tracker that did not work: error, timeout, panic, busy or circuit_open.";
     LEDGER_FAILURES_LOGGED = Counter, Count, "orch_ledger_failures_logged_total", ["class"], "Failures that were only logged, because ORCH_DB_STRATEGY=NONE keeps no rows.";
 }
 

@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use orchestrator_core::{FailureStore, FailureTracker, Transformer};
 use tokio::time::Instant;
 
-use super::{Ledger, Orchestrator, settings};
+use super::{Orchestrator, settings};
 use crate::config::Config;
 use crate::health::Health;
 use crate::metrics::PipelineMetrics;
@@ -75,7 +75,10 @@ impl<T> Builder<T> {
         }
     }
 
-    /// A failure tracker of one's own, instead of what `ORCH_DB_STRATEGY` names.
+    /// A failure tracker of one's own, instead of what `ORCH_DB_STRATEGY` names, under guard: it runs on a thread of its
+    /// own, each call may take `ORCH_DB_BATCH_BUDGET_MS`, panics are caught, and one that keeps failing is left alone for
+    /// `ORCH_DB_CIRCUIT_OPEN_MS`. What it does not take is counted, or with `ORCH_DB_DEGRADE_DONT_BLOCK=false` holds its
+    /// partition until it does. The example `webhook_tracker` is a complete one.
     #[must_use]
     pub fn failure_tracker(mut self, tracker: impl FailureTracker) -> Self {
         self.ledger = Chosen::Tracker(Arc::new(tracker));
@@ -83,7 +86,7 @@ impl<T> Builder<T> {
     }
 
     /// A database of one's own, instead of the one that `ORCH_DB_URL` names; strategy, time-outs, circuit breaker and
-    /// metrics are round it as round the others.
+    /// metrics are round it as round the others. The example `in_memory_store` is a complete one.
     #[must_use]
     pub fn failure_store(mut self, store: impl FailureStore) -> Self {
         self.ledger = Chosen::Store(Arc::new(store));
@@ -105,16 +108,13 @@ impl<T: Transformer> Builder<T> {
     /// What can never work, whatever is up or down.
     pub fn build(self) -> Result<Orchestrator<T>, BuildError> {
         let config = self.config;
-        let planned = |plan: Result<LedgerPlan, orchestrator_core::TrackerError>| {
-            plan.map(|plan| Ledger::Planned(Box::new(plan)))
-                .map_err(|error| BuildError::Ledger(error.message))
-        };
         let settings = settings::ledger(&config);
         let ledger = match self.ledger {
-            Chosen::Tracker(tracker) => Ledger::Own(tracker),
-            Chosen::Store(store) => planned(LedgerPlan::with_store(store, settings))?,
-            Chosen::Configured => planned(LedgerPlan::new(settings))?,
+            Chosen::Tracker(tracker) => Ok(LedgerPlan::with_tracker(tracker, settings)),
+            Chosen::Store(store) => LedgerPlan::with_store(store, settings),
+            Chosen::Configured => LedgerPlan::new(settings),
         };
+        let ledger = ledger.map_err(|error| BuildError::Ledger(error.message))?;
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }

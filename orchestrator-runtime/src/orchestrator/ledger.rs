@@ -13,8 +13,8 @@ use crate::kafka::cluster::cluster_id;
 use crate::kafka::ports::{SAY_EVERY, SAY_FIRST, broker_is_away};
 use crate::tracker::LedgerPlan;
 
-/// Starts the ledger of `ORCH_DB_STRATEGY`, whose rows say of which cluster they are. A database that is down is no
-/// error, and a broker that is down is waited for: without one there is nothing to write.
+/// Starts the ledger, whose rows say of which cluster they are. A database that is down is no error, and a broker that is
+/// down is waited for: without one there is nothing to write.
 pub(super) async fn start(
     plan: LedgerPlan,
     config: &Config,

@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
-use orchestrator_core::FailureTracker;
 
 use crate::config::Config;
 use crate::health::Health;
@@ -27,18 +26,10 @@ pub use outcome::{Drained, RunError};
 pub struct Orchestrator<T> {
     config: Config,
     transformer: Arc<T>,
-    ledger: Ledger,
+    ledger: LedgerPlan,
     metrics: Arc<PipelineMetrics>,
     health: Health,
     prometheus: Option<PrometheusHandle>,
-}
-
-/// Who keeps the failures.
-enum Ledger {
-    /// A tracker of the user's own.
-    Own(Arc<dyn FailureTracker>),
-    /// Ours.
-    Planned(Box<LedgerPlan>),
 }
 
 impl Orchestrator<()> {

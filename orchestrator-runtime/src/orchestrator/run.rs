@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::outcome::{Drained, RunError};
-use super::{Ledger, Orchestrator, ledger, settings};
+use super::{Orchestrator, ledger, settings};
 use crate::config::Config;
-use crate::health::{Health, LedgerState, WorkerState};
+use crate::health::{Health, WorkerState};
 use crate::identity::Identity;
 use crate::kafka::ports::KafkaPorts;
 use crate::kafka::session::{Limiter, limiter};
@@ -93,13 +93,7 @@ impl<T: Transformer> Orchestrator<T> {
             let waits_for = waits_for_broker(&self.config);
             self.health.worker(number).state(waits_for);
         }
-        let tracker = match self.ledger {
-            Ledger::Own(tracker) => {
-                self.health.ledger(LedgerState::Own);
-                tracker
-            }
-            Ledger::Planned(plan) => ledger::start(*plan, &self.config, &self.health).await?,
-        };
+        let tracker = ledger::start(self.ledger, &self.config, &self.health).await?;
         Ok(Running {
             limiter: limiter(self.config.batch.rate_limit_per_second),
             config: self.config,

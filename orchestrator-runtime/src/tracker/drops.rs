@@ -26,6 +26,8 @@ pub(super) enum DropReason {
     Refused,
     /// The process ended before the database was back.
     Shutdown,
+    /// The application's own tracker did not say that it has taken it.
+    Tracker,
 }
 
 impl DropReason {
@@ -36,6 +38,7 @@ impl DropReason {
             Self::Damaged => "damaged",
             Self::Refused => "refused",
             Self::Shutdown => "shutdown",
+            Self::Tracker => "tracker",
         }
     }
 }

@@ -16,6 +16,7 @@ mod background;
 mod built_in;
 mod drops;
 mod guarded;
+mod guarded_tracker;
 mod health;
 mod in_flight;
 mod none;
@@ -24,6 +25,7 @@ mod queue;
 mod received;
 mod retention;
 mod safeguard;
+mod settled;
 mod spill;
 mod spilling;
 pub mod stores;
@@ -132,8 +134,15 @@ impl fmt::Debug for Ledger {
 /// A ledger whose settings are good, and which is not started yet: nothing is open.
 pub struct LedgerPlan {
     settings: LedgerSettings,
-    store: Option<Arc<dyn FailureStore>>,
+    keeper: Keeper,
     metrics: LedgerMetrics,
+}
+
+/// Who keeps the failures.
+enum Keeper {
+    Nobody,
+    Store(Arc<dyn FailureStore>),
+    Tracker(Arc<dyn FailureTracker>),
 }
 
 impl LedgerPlan {
@@ -142,11 +151,11 @@ impl LedgerPlan {
     /// # Errors
     /// Settings that can never work.
     pub fn new(settings: LedgerSettings) -> Result<Self, TrackerError> {
-        let store = match settings.strategy {
-            Strategy::None => None,
-            _ => Some(stores::open(&settings)?),
+        let keeper = match settings.strategy {
+            Strategy::None => Keeper::Nobody,
+            _ => Keeper::Store(stores::open(&settings)?),
         };
-        Self::over(store, settings)
+        Ok(Self::kept_by(keeper, settings))
     }
 
     /// The same over a store of the user's own.
@@ -162,23 +171,25 @@ impl LedgerPlan {
                 "a failure store was given, but ORCH_DB_STRATEGY=NONE writes to none: use LIGHTWEIGHT",
             ));
         }
-        Self::over(Some(store), settings)
+        Ok(Self::kept_by(Keeper::Store(store), settings))
     }
 
-    fn over(
-        store: Option<Arc<dyn FailureStore>>,
-        settings: LedgerSettings,
-    ) -> Result<Self, TrackerError> {
-        Ok(Self {
+    /// A tracker of the user's own, whatever the strategy is set to: it gets the guard.
+    pub fn with_tracker(tracker: Arc<dyn FailureTracker>, settings: LedgerSettings) -> Self {
+        Self::kept_by(Keeper::Tracker(tracker), settings)
+    }
+
+    fn kept_by(keeper: Keeper, settings: LedgerSettings) -> Self {
+        Self {
             metrics: LedgerMetrics::new(&settings.pipeline),
             settings,
-            store,
-        })
+            keeper,
+        }
     }
 
     /// Whether it writes rows, which say of which cluster they are.
     pub fn writes_rows(&self) -> bool {
-        self.store.is_some()
+        matches!(self.keeper, Keeper::Store(_))
     }
 
     /// Starts it. Needs a tokio runtime, in which it keeps a task of its own for as long as the tracker lives.
@@ -186,18 +197,20 @@ impl LedgerPlan {
     /// A database that is down is no error: it is tried again in the background, and until it is there the ledger is
     /// degraded.
     pub async fn start(self, identity: LedgerIdentity) -> Ledger {
-        let Some(store) = self.store else {
-            return Ledger {
-                tracker: Arc::new(NoTracker::counting(self.metrics)),
-                health: None,
-            };
+        let (tracker, health): (Arc<dyn FailureTracker>, _) = match self.keeper {
+            Keeper::Nobody => (Arc::new(NoTracker::counting(self.metrics)), None),
+            Keeper::Store(store) => {
+                let (tracker, health) =
+                    built_in::start(store, &self.settings, self.metrics, identity).await;
+                (Arc::new(tracker), Some(health))
+            }
+            Keeper::Tracker(tracker) => {
+                let (tracker, health) =
+                    guarded_tracker::start(tracker, &self.settings, self.metrics);
+                (Arc::new(tracker), Some(health))
+            }
         };
-        let (tracker, health) =
-            built_in::start(store, &self.settings, self.metrics, identity).await;
-        Ledger {
-            tracker: Arc::new(tracker),
-            health: Some(health),
-        }
+        Ledger { tracker, health }
     }
 }
 

@@ -29,6 +29,7 @@ fn plant(store: &FakeStore, offsets: std::ops::Range<i64>, status: LedgerStatus,
     for offset in offsets {
         let record = Record::builder("orders", 0, offset).timestamp_ms(1).build();
         let row = StoredRow {
+            stale: false,
             status,
             row: LedgerRow::received(&record, 100, false),
             resolved: false,
@@ -142,4 +143,100 @@ fn what_one_statement_looks_through_adapts() {
     assert_eq!(pruned.next(WEEK + 5), Some(WEEK..WEEK + 5));
     pruned.too_slow(&(0..10));
     assert_eq!(pruned.next(WEEK * 9), Some(WEEK..WEEK + LEAST_SPAN));
+}
+
+#[cfg(feature = "sqlite")]
+mod on_sqlite {
+    use orchestrator_core::{FailureTracker, OffsetRange, Passed, Taken};
+    use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+    use sqlx::{AssertSqlSafe, Connection};
+
+    use super::super::super::built_in::{self, BuiltIn};
+    use super::super::super::fake_store::failed;
+    use super::super::super::stores;
+    use super::*;
+    use crate::metrics::LedgerMetrics;
+
+    /// A process that owns `orders-0` from `offset` on.
+    async fn owner(settings: &LedgerSettings, offset: i64) -> BuiltIn {
+        let (store, metrics) = (stores::open(settings).unwrap(), LedgerMetrics::new("g"));
+        let (ledger, _) = built_in::start(store, settings, metrics, identity()).await;
+        ledger.assigned(&[orders().at(offset)]).await.unwrap();
+        ledger
+    }
+
+    async fn take(ledger: &BuiltIn, offsets: std::ops::Range<i64>) {
+        let record = |offset| Record::builder("orders", 0, offset).timestamp_ms(1).build();
+        let records = offsets.map(record).collect();
+        ledger
+            .received(&[Taken {
+                records,
+                fence: 100,
+            }])
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn stale_rows_are_settled_and_old_successes_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ledger.db");
+        let settings = LedgerSettings {
+            strategy: Strategy::Outbox,
+            url: Some(format!("sqlite://{}", file.display())),
+            timeout: Duration::from_secs(5),
+            batch_budget: Duration::from_secs(10),
+            safeguard_stale: Some(Duration::from_millis(100)),
+            only_success_passes: true,
+            ..LedgerSettings::default()
+        };
+        let query = async |sql: &str| -> Vec<String> {
+            let options = SqliteConnectOptions::new().filename(&file);
+            let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+            let query = sqlx::query_scalar(AssertSqlSafe(sql.to_owned()));
+            query.fetch_all(&mut connection).await.unwrap()
+        };
+        let rows = "SELECT source_offset || ' ' || status || ' ' || coalesce(error_class, 'well') FROM event_failures";
+
+        let before = owner(&settings, 0).await;
+        take(&before, 0..3000).await;
+        drop(before);
+        let next = owner(&settings, 2500).await;
+        take(&next, 2500..2900).await;
+        let expected: Vec<String> = (0..3000)
+            .map(|offset| match offset {
+                0..2500 => format!("{offset} SUCCESS well"),
+                2500..2900 => format!("{offset} RECEIVED well"),
+                _ => format!("{offset} FAILED stale"),
+            })
+            .collect();
+        let until = Instant::now() + Duration::from_secs(30);
+        while query(rows).await != expected {
+            assert!(Instant::now() < until, "never settled");
+            sleep(Duration::from_millis(20)).await;
+        }
+
+        let failures = [failed(2500, 100)];
+        next.failed(&failures).await.unwrap();
+        let range = OffsetRange {
+            partition: orders(),
+            from: 2500,
+            next: 2900,
+        };
+        let passed = Passed {
+            ranges: vec![range],
+            failures: vec![orders().at(2500)],
+        };
+        next.committed(&passed).await.unwrap();
+        next.flush().await;
+        let keep = Duration::from_millis(1);
+        sleep(keep * 5).await;
+        let mut pace = Pace::new(1000, settings.timeout);
+        let (retention, mut pruned) = (Retention { keep }, Pruned::nothing());
+        let done = next.state.prune(&retention, &mut pruned, &mut pace).await;
+        assert!(done.unwrap());
+        let mut expected = vec!["2500 FAILED permanent".to_owned()];
+        expected.extend((2900..3000).map(|offset| format!("{offset} FAILED stale")));
+        assert_eq!(query(rows).await, expected);
+    }
 }

@@ -2,18 +2,16 @@
 //! ended, or could not tell the database what became of them. Part of the upkeep. It passes over the rows of owned
 //! partitions page by page, and settles none whose record is worked on or whose success may still be told.
 
-use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use orchestrator_core::{
-    FailureStore, Settlement, SourcePartition, SourcePosition, StoreError, StoreErrorClass,
-};
+use orchestrator_core::{FailureStore, Settlement, SourcePosition, StoreError, StoreErrorClass};
 use tokio::time::{Instant, sleep};
 
 use super::built_in::State;
 use super::now_ms;
 use super::owned::{Owned, Page};
+use super::settled::{Settled, name};
 use super::upkeep::{Pace, timed};
 use super::writer::{Writer, refused_alone};
 
@@ -23,8 +21,6 @@ pub(super) const PAGE_ROWS: usize = 5_000;
 const PAUSE: Duration = Duration::from_millis(20);
 /// How often it looks what is due.
 const TICK: Duration = Duration::from_secs(10);
-/// So many partitions are named in one line of the log.
-const MAX_NAMED: usize = 20;
 
 /// See the module.
 #[derive(Debug)]
@@ -36,22 +32,21 @@ pub(super) struct Safeguard {
     pub(super) of_passed: Settlement,
 }
 
-/// Rows settled, by partition.
-#[derive(Debug, Default)]
-struct Settled {
-    partitions: BTreeMap<SourcePartition, BTreeMap<&'static str, usize>>,
-}
-
 impl State {
     pub(super) async fn keep_settling(&self, safeguard: &Safeguard) {
         let tick = TICK.min(safeguard.stale / 4).max(PAUSE);
         let mut pace = Pace::new(PAGE_ROWS, self.upkeep.timeout);
-        let mut losses = self.losses();
+        let (mut losses, mut was_quiet) = (self.losses(), false);
         loop {
             sleep(tick).await;
             let now = self.losses();
             if std::mem::replace(&mut losses, now) != now {
                 safeguard.owned().lost(Instant::now());
+            }
+            // Not right after trouble: what another process has left in its journal is yet to be taken over.
+            let is_quiet = self.is_quiet();
+            if !std::mem::replace(&mut was_quiet, is_quiet) || !is_quiet {
+                continue;
             }
             let mut settled = Settled::default();
             let passed_over = self.pass_over(safeguard, &mut pace, &mut settled).await;
@@ -120,22 +115,23 @@ impl State {
                     return Ok(());
                 }
                 let (result, took) = timed(self.settle(some, settlement, before_ms)).await;
-                result?;
-                settled.add(&page.from.partition, settlement, some.len());
+                settled.add(&page.from.partition, settlement, result?);
                 self.rest(PAUSE, took).await;
             }
         }
         let now = Instant::now();
-        safeguard.owned().done(page, &verdict, read.next, now);
+        let next = read.next.filter(|next| *next > page.from.offset);
+        safeguard.owned().done(page, &verdict, next, now);
         Ok(())
     }
 
+    /// Settles as many rows as one statement takes; gives back their number.
     async fn settle(
         &self,
         positions: &[SourcePosition],
         settlement: Settlement,
         before_ms: i64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
         let Writer {
             store,
             ledger,
@@ -149,69 +145,9 @@ impl State {
         let done = store
             .settle(ledger, positions, settlement, before_ms, now_ms())
             .await;
-        let settled = done.is_ok();
+        let rows = if done.is_ok() { positions.len() } else { 0 };
         refused_alone(done, positions.len())?;
-        if settled {
-            health
-                .metrics()
-                .rows_settled(name(settlement), positions.len());
-        }
-        Ok(())
-    }
-}
-
-impl Settled {
-    fn add(&mut self, partition: &SourcePartition, settlement: Settlement, rows: usize) {
-        let counts = self.partitions.entry(partition.clone()).or_default();
-        *counts.entry(name(settlement)).or_default() += rows;
-    }
-
-    /// Says it in one line, if there is anything to say.
-    fn log(&self) {
-        let Some(counts) = self.total() else {
-            return;
-        };
-        let named = self.partitions.iter().take(MAX_NAMED);
-        let mut named: Vec<String> = named
-            .map(|(partition, counts)| format!("{partition}: {}", list(counts)))
-            .collect();
-        if let Some(more) = self.partitions.len().checked_sub(MAX_NAMED + 1) {
-            named.push(format!("{} partitions more", more + 1));
-        }
-        let (rows, named) = (list(&counts), named.join("; "));
-        if counts.keys().all(|what| *what == name(Settlement::Success)) {
-            tracing::info!(
-                "rows that had been RECEIVED for too long were settled: {rows} ({named})"
-            );
-        } else {
-            tracing::warn!(
-                "rows that had been RECEIVED for too long were settled: {rows} ({named})"
-            );
-        }
-    }
-
-    fn total(&self) -> Option<BTreeMap<&'static str, usize>> {
-        let mut total = BTreeMap::new();
-        for (what, rows) in self.partitions.values().flatten() {
-            *total.entry(*what).or_default() += rows;
-        }
-        (!total.is_empty()).then_some(total)
-    }
-}
-
-fn list(counts: &BTreeMap<&'static str, usize>) -> String {
-    let counts: Vec<String> = counts
-        .iter()
-        .map(|(what, rows)| format!("{rows} {what}"))
-        .collect();
-    counts.join(", ")
-}
-
-/// In metrics and logs.
-fn name(settlement: Settlement) -> &'static str {
-    match settlement {
-        Settlement::Success => "success",
-        Settlement::Unknown => "unknown",
-        Settlement::Stale => "stale",
+        health.metrics().rows_settled(name(settlement), rows);
+        Ok(rows)
     }
 }

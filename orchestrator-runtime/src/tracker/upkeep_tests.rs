@@ -96,6 +96,7 @@ fn plant(store: &FakeStore, offsets: impl Iterator<Item = i64>, status: LedgerSt
     for offset in offsets {
         let record = Record::builder("orders", 0, offset).timestamp_ms(1).build();
         let row = StoredRow {
+            stale: false,
             status,
             row: LedgerRow::received(&record, 100, false),
             resolved: false,

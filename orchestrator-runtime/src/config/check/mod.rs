@@ -199,7 +199,10 @@ impl Rules<'_> {
             && self.is_given(key!("DB_DEGRADE_DONT_BLOCK"))
             && !ledger.degrade_dont_block
         {
-            self.warn("ORCH_DB_DEGRADE_DONT_BLOCK=false has no effect with ORCH_DB_STRATEGY=NONE");
+            self.warn(
+                "ORCH_DB_DEGRADE_DONT_BLOCK=false has no effect with ORCH_DB_STRATEGY=NONE, unless the application has a \
+                 failure tracker of its own",
+            );
         }
     }
 

@@ -5,6 +5,7 @@
 //! "timed out" for a server that refuses connections as for one whose connections are all in use.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,10 +22,14 @@ const IDLE_MAX: Duration = Duration::from_secs(120);
 pub(super) type Setup<C> =
     Box<dyn for<'c> Fn(&'c mut C) -> BoxFuture<'c, Result<(), Error>> + Send + Sync>;
 
+/// The most that opening one may take. Callers have less time as a rule, and drop the future.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+
 /// See the module.
 pub(super) struct Connections<C: Connection> {
     options: C::Options,
     setup: Option<Setup<C>>,
+    count: usize,
     permits: Semaphore,
     /// How long to wait for a free one.
     patience: Duration,
@@ -42,10 +47,23 @@ impl<C: Connection> Connections<C> {
         Self {
             options,
             setup: None,
+            count,
             permits: Semaphore::new(count),
             patience,
             idle: Mutex::default(),
         }
+    }
+
+    /// The same, at most `count` of them.
+    pub(super) fn with_count(mut self, count: usize) -> Self {
+        self.count = count;
+        self.permits = Semaphore::new(count);
+        self
+    }
+
+    /// How many there may be.
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 
     /// The same, each of them set up.
@@ -73,11 +91,16 @@ impl<C: Connection> Connections<C> {
     }
 
     async fn open(&self) -> Result<C, Error> {
-        let mut connection = self.options.connect().await?;
-        if let Some(setup) = &self.setup {
-            setup(&mut connection).await?;
-        }
-        Ok(connection)
+        let opened = timeout(CONNECT_MAX, async {
+            let mut connection = self.options.connect().await?;
+            if let Some(setup) = &self.setup {
+                setup(&mut connection).await?;
+            }
+            Ok(connection)
+        });
+        opened
+            .await
+            .unwrap_or_else(|_| Err(Error::Io(ErrorKind::TimedOut.into())))
     }
 
     /// The one that was used last, so that those not needed grow old.

@@ -12,10 +12,14 @@ use super::LedgerSettings;
 mod conformance;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod connections;
+#[cfg(test)]
+mod in_memory_tests;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(test)]
+mod readme_tests;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -47,21 +51,19 @@ pub(super) fn open(settings: &LedgerSettings) -> Result<Arc<dyn FailureStore>, T
             "ORCH_DB_URL names SQLite, which this program was built without (feature `sqlite`)",
         )),
         #[cfg(feature = "postgres")]
-        "postgres" | "postgresql" => Ok(Arc::new(PostgresStore::new(
-            url,
-            &settings.table,
-            settings.timeout,
-        )?)),
+        "postgres" | "postgresql" => {
+            let store = PostgresStore::new(url, &settings.table, settings.timeout)?;
+            Ok(Arc::new(store.with_connections(settings.max_connections)))
+        }
         #[cfg(not(feature = "postgres"))]
         "postgres" | "postgresql" => Err(refused(
             "ORCH_DB_URL names PostgreSQL, which this program was built without (feature `postgres`)",
         )),
         #[cfg(feature = "mysql")]
-        "mysql" | "mariadb" => Ok(Arc::new(MySqlStore::new(
-            url,
-            &settings.table,
-            settings.timeout,
-        )?)),
+        "mysql" | "mariadb" => {
+            let store = MySqlStore::new(url, &settings.table, settings.timeout)?;
+            Ok(Arc::new(store.with_connections(settings.max_connections)))
+        }
         #[cfg(not(feature = "mysql"))]
         "mysql" | "mariadb" => Err(refused(
             "ORCH_DB_URL names MySQL, which this program was built without (feature `mysql`)",
@@ -72,15 +74,18 @@ pub(super) fn open(settings: &LedgerSettings) -> Result<Arc<dyn FailureStore>, T
     }
 }
 
+/// PostgreSQL cuts names at 63 bytes, without an error: the migrations table's must fit too.
+const NAME_MAX: usize = 63 - "_orchestrator_migrations_".len();
+
 /// A table's name that is safe in SQL.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TableName(String);
 
 impl TableName {
-    /// Accepts `[A-Za-z_][A-Za-z0-9_]{0,62}`, but no name that databases or the ledger keep for themselves.
+    /// Accepts `[A-Za-z_][A-Za-z0-9_]{0,37}`, but no name that databases or the ledger keep for themselves.
     pub fn parse(name: &str) -> Result<Self, TrackerError> {
         let first = |c: u8| c.is_ascii_alphabetic() || c == b'_';
-        let well_formed = name.len() <= 63
+        let well_formed = name.len() <= NAME_MAX
             && name.bytes().next().is_some_and(first)
             && name.bytes().all(|c| first(c) || c.is_ascii_digit());
         let lower = name.to_ascii_lowercase();
@@ -88,7 +93,7 @@ impl TableName {
             return Ok(Self(name.to_owned()));
         }
         Err(TrackerError {
-            message: "ORCH_ERROR_TABLE must be letters, digits and _, at most 63, no digit first, and begin neither \
+            message: "ORCH_ERROR_TABLE must be letters, digits and _, at most 38, no digit first, and begin neither \
                       with sqlite_ nor with _orchestrator_"
                 .to_owned(),
         })
@@ -129,8 +134,8 @@ mod tests {
         check("event_failures", true);
         check("_x9", true);
         check("Order", true);
-        check(&"a".repeat(63), true);
-        check(&"a".repeat(64), false);
+        check(&"a".repeat(38), true);
+        check(&"a".repeat(39), false);
         for bad in [
             "",
             "9a",

@@ -1,6 +1,7 @@
 //! The example app as a process: how it starts, what it shows, how it ends.
 
 mod ends;
+mod secrets;
 mod shows;
 mod starts;
 

@@ -1,6 +1,8 @@
 //! What went wrong in MySQL or MariaDB, as a class and in words. Used by the store. It must never repeat what the
 //! server says: there are values in it, names of users and of hosts.
 
+use std::io::ErrorKind;
+
 use orchestrator_core::StoreErrorClass::{self, Conflict, Data, Exhausted, Timeout, Unavailable};
 use orchestrator_core::{StoreError, TrackerError};
 use sqlx::migrate::MigrateError;
@@ -31,18 +33,8 @@ pub(super) fn classified(error: impl Into<sqlx::Error>) -> StoreError {
                 format!("the ledger's table was made by another version: {error}"),
             ),
         },
-        sqlx::Error::Io(error) => (
-            Unavailable,
-            format!(
-                "no connection to the server of ORCH_DB_URL: {}",
-                error.kind()
-            ),
-        ),
-        sqlx::Error::Tls(_) => (
-            Unavailable,
-            "no TLS with the server of ORCH_DB_URL: do its ssl-mode, ssl-ca, ssl-cert and ssl-key fit?"
-                .to_owned(),
-        ),
+        sqlx::Error::Io(error) => (Unavailable, of_io(error.kind())),
+        sqlx::Error::Tls(_) => (Unavailable, no_tls()),
         sqlx::Error::Configuration(_) => (
             Unavailable,
             "the server wants a password without TLS: add ssl-mode=REQUIRED to ORCH_DB_URL, or build with the \
@@ -55,6 +47,22 @@ pub(super) fn classified(error: impl Into<sqlx::Error>) -> StoreError {
         ),
     };
     StoreError::new(class, format!("MySQL: {words}"))
+}
+
+fn of_io(kind: ErrorKind) -> String {
+    match kind {
+        ErrorKind::NotFound => {
+            "a file that ORCH_DB_URL names is not there: see ssl-ca, ssl-cert, ssl-key and socket"
+                .to_owned()
+        }
+        // What the TLS library makes of a certificate that is not trusted.
+        ErrorKind::InvalidData => no_tls(),
+        kind => format!("no connection to the server of ORCH_DB_URL: {kind}"),
+    }
+}
+
+fn no_tls() -> String {
+    "no TLS with the server of ORCH_DB_URL: do its certificate and ssl-mode, ssl-ca, ssl-cert, ssl-key fit?".to_owned()
 }
 
 /// Whether its connection is of no use any more.

@@ -37,7 +37,15 @@ pub struct MySqlStore {
 }
 
 impl MySqlStore {
-    /// A store in the database that `url` names, in the table `table`. Nothing is opened yet.
+    /// A store in the database that `url` names, in the table `table`. Nothing is opened yet. A statement is given up
+    /// by the server a little before `timeout`.
+    ///
+    /// The URL is `mysql://user:password@host:3306/database`, or `mariadb://..`, and its parameters are `socket`
+    /// (a path), `ssl-mode` (`DISABLED`, `PREFERRED`, which is what it is unless set, `REQUIRED`, `VERIFY_CA`,
+    /// `VERIFY_IDENTITY`), `ssl-ca`, `ssl-cert` and `ssl-key` (paths of PEM files).
+    ///
+    /// # Errors
+    /// A name that is no table's, a URL that is not MySQL's.
     pub fn new(url: &str, table: &str, timeout: Duration) -> Result<Self, TrackerError> {
         let table = TableName::parse(table)?;
         if table.as_str().len() > TABLE_NAME_MAX {
@@ -50,6 +58,13 @@ impl MySqlStore {
             schema: Schema::new(&table),
             table,
         })
+    }
+
+    /// The same, with at most `count` connections to the server.
+    #[must_use]
+    pub fn with_connections(mut self, count: usize) -> Self {
+        self.server = self.server.with_connections(count);
+        self
     }
 
     fn statements<'a>(&'a self, ledger: &'a LedgerIdentity, now_ms: i64) -> Statements<'a> {
@@ -107,7 +122,7 @@ impl FailureStore for MySqlStore {
     }
 
     fn connections(&self) -> usize {
-        CONNECTIONS
+        self.server.connections()
     }
 
     fn insert_received<'a>(

@@ -57,6 +57,17 @@ pub(super) struct Server {
 }
 
 impl Server {
+    /// The same, with at most `count` connections.
+    pub(super) fn with_connections(mut self, count: usize) -> Self {
+        self.connections = self.connections.with_count(count);
+        self
+    }
+
+    /// How many connections there may be.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.count()
+    }
+
     /// The server that `url` names. Nothing is opened yet.
     pub(super) fn new(url: &str, timeout: Duration, count: usize) -> Result<Self, TrackerError> {
         let options = options(url)?;
@@ -234,7 +245,7 @@ fn session(timeout: Option<Duration>) -> String {
          SESSION autocommit = 1, SESSION innodb_lock_wait_timeout = {lock}, SESSION lock_wait_timeout = {lock} \
          /*M!100300 , SESSION max_statement_time = {limit:.3}, SESSION idle_transaction_timeout = {idle} */ /*!50708 , SESSION max_execution_time = {limit_ms} */; \
          SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
-         SELECT @@max_allowed_packet"
+         SELECT CAST(@@max_allowed_packet AS UNSIGNED)"
     )
 }
 

@@ -1,6 +1,8 @@
 //! What went wrong in PostgreSQL, as a class and in words. Used by the store. It must never repeat a URL, a password or
 //! what a row holds, which PostgreSQL does in a message's detail.
 
+use std::io::ErrorKind;
+
 use orchestrator_core::{StoreError, StoreErrorClass};
 use sqlx::Error;
 use sqlx::migrate::MigrateError;
@@ -43,6 +45,11 @@ pub(super) fn classified(error: impl Into<Error>) -> StoreError {
                 &format!("the ledger's table was made by another version: {error}"),
             ),
         },
+        // A certificate that is not believed comes like this.
+        Error::Io(error) if error.kind() == ErrorKind::InvalidData => said(
+            Unavailable,
+            &format!("{error}: see sslmode and sslrootcert in ORCH_DB_URL"),
+        ),
         Error::Io(error) => said(
             Unavailable,
             &format!(

@@ -309,7 +309,7 @@ async fn the_least_that_a_role_needs_is_documented_and_enough() {
     let position = range(0, 0).partition.at(5);
     let stale = Settlement::Stale;
     store
-        .settle(&ledger, &[position.clone()], stale, 5, 5)
+        .settle(&ledger, std::slice::from_ref(&position), stale, 5, 5)
         .await
         .unwrap();
     assert_eq!(

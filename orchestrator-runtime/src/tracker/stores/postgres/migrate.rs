@@ -27,9 +27,8 @@ impl PostgresStore {
             return Ok(());
         }
         let mut transaction = connection.begin().await?;
-        // Making a table may take longer than writing a row, and somebody else may be making it. Whoever calls this
-        // times it out.
-        sqlx::raw_sql("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
+        // Making a table may take longer than writing a row, and somebody else may be making it.
+        sqlx::raw_sql("SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '10s'")
             .execute(&mut *transaction)
             .await?;
         // One process at a time, until the transaction ends, however it ends.

@@ -33,7 +33,18 @@ const ROWS_PER_STATEMENT: usize = 1000;
 /// How many statements may run at once. A server has about a hundred connections for everybody.
 const CONNECTIONS: usize = 4;
 
-/// See the module.
+/// The ledger in PostgreSQL, 12 or newer.
+///
+/// The table is made by whoever starts first and may: that takes `CREATE` on the schema. Afterwards this is enough for
+/// the role that runs the program:
+/// ```sql
+/// GRANT USAGE ON SCHEMA ledger TO orchestrator;
+/// GRANT SELECT, INSERT, UPDATE, DELETE ON ledger.event_failures TO orchestrator;
+/// GRANT SELECT ON ledger._orchestrator_migrations TO orchestrator;
+/// ```
+/// The schema is the first of the `search_path`, which the URL may set: `?options=-csearch_path%3Dledger`. Settings of
+/// the URL win over the store's own. TLS is asked for by `sslmode=verify-full` with `sslrootcert`, `sslcert` and
+/// `sslkey` as libpq has them; without `sslrootcert`, the usual public authorities are believed.
 pub struct PostgresStore {
     connections: Connections<PgConnection>,
     statements: Statements,
@@ -56,6 +67,13 @@ impl PostgresStore {
             migrator: migrate::migrator(&table),
             statements: Statements::new(table),
         })
+    }
+
+    /// The same, with at most `count` connections to the server.
+    #[must_use]
+    pub fn with_connections(mut self, count: usize) -> Self {
+        self.connections = self.connections.with_count(count);
+        self
     }
 
     /// Executes statements, all or none.
@@ -158,7 +176,7 @@ impl FailureStore for PostgresStore {
     }
 
     fn connections(&self) -> usize {
-        CONNECTIONS
+        self.connections.count()
     }
 
     fn insert_received<'a>(
