@@ -4,7 +4,7 @@
 //! once, in order, and that the fault really bit. A run in which it did not is a failed test that says so.
 
 mod broker;
-mod exact;
+pub(crate) mod exact;
 mod frozen;
 mod held;
 mod inside;

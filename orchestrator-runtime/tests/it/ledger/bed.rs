@@ -152,7 +152,8 @@ impl Bed {
         });
         match (settled.await, last) {
             (Ok(()), Ok(judged)) => judged,
-            (_, last) => panic!("{:?} {:?}: {last:?}", self.strategy, self.mode),
+            (_, Ok(judged)) => panic!("{:?} {:?}: {judged:?}", self.strategy, self.mode),
+            (_, Err(last)) => panic!("{:?} {:?}: {last}", self.strategy, self.mode),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! what the test did. Neither shares code with the tracker.
 
 mod bed;
+mod faults;
 mod modes;
 mod restarts;
 mod table;

@@ -1,0 +1,102 @@
+//! The server is away, or as good as: stopped, paused, out of connections, read-only.
+
+use std::time::{Duration, Instant};
+
+use orchestrator_testkit::postgres::PostgresOptions;
+use sqlx::{Connection, Executor, PgConnection};
+use tokio::task::block_in_place;
+
+use super::{Bite, lasts, server, survives};
+
+/// The one outage that lasts as long as a restart by hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_stopped_for_20_s() {
+    let server = server(PostgresOptions::new());
+    let bite = Bite {
+        class: "unavailable",
+        opens: true,
+    };
+    survives(&server, bite, async |_| {
+        block_in_place(|| server.stop_immediate().unwrap());
+        lasts(Duration::from_secs(20)).await;
+        block_in_place(|| server.restart().unwrap());
+    })
+    .await;
+}
+
+/// It stands still again and again, with all connections open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_paused_in_bursts() {
+    let server = server(PostgresOptions::new());
+    let bite = Bite {
+        class: "timeout",
+        opens: true,
+    };
+    survives(&server, bite, async |_| {
+        for _ in 0..3 {
+            block_in_place(|| server.pause().unwrap());
+            lasts(Duration::from_millis(2_500)).await;
+            block_in_place(|| server.resume().unwrap());
+            lasts(Duration::from_millis(500)).await;
+        }
+    })
+    .await;
+}
+
+/// Idle clients have every connection, and take each that becomes free.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_connections_are_taken_by_idle_clients() {
+    let options = PostgresOptions::new().max_connections(24);
+    let server = server(options.setting("superuser_reserved_connections", "0"));
+    let bite = Bite {
+        class: "exhausted",
+        opens: true,
+    };
+    survives(&server, bite, async |_| {
+        let url = server.url("postgres");
+        let mut admin = PgConnection::connect(&url).await.unwrap();
+        let mut idle = Vec::new();
+        let until = Instant::now() + Duration::from_secs(6);
+        while Instant::now() < until {
+            end_ours(&mut admin).await;
+            while let Ok(client) = PgConnection::connect(&url).await {
+                idle.push(client);
+            }
+            lasts(Duration::from_millis(100)).await;
+        }
+        assert!(idle.len() > 15, "only {} idle clients", idle.len());
+    })
+    .await;
+}
+
+/// Ends the sessions of the pipelines.
+async fn end_ours(admin: &mut PgConnection) {
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'orchestrator'";
+    admin.execute(end).await.unwrap();
+}
+
+/// As after a failover: it is there, and takes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_read_only() {
+    let server = server(PostgresOptions::new());
+    let bite = Bite {
+        class: "unavailable",
+        opens: true,
+    };
+    survives(&server, bite, async |_| {
+        let url = server.url("postgres");
+        let mut admin = PgConnection::connect(&url).await.unwrap();
+        let settings = ["on", "off"];
+        for (setting, time) in settings.into_iter().zip([6, 0]) {
+            admin
+                .execute("SET default_transaction_read_only = off")
+                .await
+                .unwrap();
+            let alter = format!("ALTER SYSTEM SET default_transaction_read_only = {setting}");
+            admin.execute(sqlx::AssertSqlSafe(alter)).await.unwrap();
+            admin.execute("SELECT pg_reload_conf()").await.unwrap();
+            lasts(Duration::from_secs(time)).await;
+        }
+    })
+    .await;
+}

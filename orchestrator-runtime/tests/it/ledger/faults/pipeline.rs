@@ -1,0 +1,268 @@
+//! One pipeline under a load while its database is ill-treated: what it says of itself meanwhile, and whether it kept
+//! its promises in the end.
+
+use std::time::{Duration, Instant};
+
+use orchestrator_testkit::postgres::Postgres;
+use orchestrator_testkit::process::Process;
+use orchestrator_testkit::reader::Isolation;
+use orchestrator_testkit::wait;
+use tokio::sync::watch::Receiver;
+
+use super::super::bed::Bed;
+use super::super::table::Table;
+use super::super::truth::{Mode, Offsets, Strategy};
+use super::Bite;
+use crate::faults::exact::{Fate, check};
+use crate::faults::load::Load;
+use crate::faults::scene::{LIMIT, drain};
+use crate::faults::served::{get, wait_until_all_work};
+
+const PER_SECOND: u32 = 400;
+/// Few enough that an outage of seconds fills it.
+const QUEUE_MAX_ROWS: &str = "100";
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// No more than so long may pass without any progress: time-outs until the breaker opens, and a machine that is busy.
+const STALL_MAX: Duration = Duration::from_secs(3);
+/// Of what comes in during the fault, so much is passed during it.
+const PASSED_MIN_PERCENT: i64 = 70;
+
+/// See the module.
+pub(super) struct Pipeline {
+    pub(super) bed: Bed,
+    pub(super) app: Process,
+    spills: bool,
+    pub(super) load: Load,
+    before: Look,
+    /// What was written before the fault, and during it.
+    written: (i64, i64),
+    looks: Vec<Look>,
+}
+
+/// What the metrics say at a moment.
+#[derive(Clone, Debug)]
+pub(super) struct Look {
+    pub(super) at: Instant,
+    metrics: String,
+}
+
+impl Look {
+    pub(super) async fn at(app: &Process) -> Self {
+        Self {
+            metrics: get(app, "/metrics").await,
+            at: Instant::now(),
+        }
+    }
+
+    /// The sum of what is said under this name, with this text among the labels.
+    pub(super) fn sum(&self, name: &str, label: &str) -> i64 {
+        let of_name = |line: &&str| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ']) && rest.contains(label))
+        };
+        let values = self.metrics.lines().filter(of_name);
+        let values = values.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap());
+        values.sum::<f64>() as i64
+    }
+
+    pub(super) fn passed(&self) -> i64 {
+        self.sum("orch_records_ok_total", "") + self.sum("orch_records_skipped_total", "")
+    }
+
+    pub(super) fn dropped(&self) -> i64 {
+        self.sum("orch_ledger_rows_dropped_total", "")
+    }
+}
+
+impl Pipeline {
+    /// Starts one, and waits until it is at work and its ledger is well.
+    pub(super) async fn start(server: &Postgres, strategy: Strategy, spills: bool) -> Self {
+        Self::start_with(server, strategy, spills, &[]).await
+    }
+
+    pub(super) async fn start_with(
+        server: &Postgres,
+        strategy: Strategy,
+        spills: bool,
+        more: &[(&str, &str)],
+    ) -> Self {
+        let bed = Bed::with_table(strategy, Table::on(server), Mode::SkipAndLog).await;
+        let spill_dir = bed.table.folder().join("spill").display().to_string();
+        let bed = bed
+            .with("ORCH_DB_CIRCUIT_OPEN_MS", "500")
+            .with("ORCH_DB_QUEUE_MAX_ROWS", QUEUE_MAX_ROWS)
+            .with("ORCH_SPILL_DIR", if spills { &spill_dir } else { "" })
+            // Fewer, larger transactions: four pipelines share two cores with two servers.
+            .with("ORCH_COMMIT_INTERVAL_MS", "40");
+        let bed = more
+            .iter()
+            .fold(bed, |bed, (key, value)| bed.with(key, *value));
+        let app = bed.start("solo");
+        let load = bed.load(PER_SECOND);
+        wait_until_all_work(&[&app], u64::from(PER_SECOND)).await;
+        bed.scene.wait_until_caught_up().await;
+        let mut before = Look::at(&app).await;
+        let well = wait::until("the ledger is well", LIMIT, async || {
+            before = Look::at(&app).await;
+            before.sum("orch_db_degraded", "") == 0
+        });
+        well.await.unwrap();
+        Self {
+            bed,
+            app,
+            spills,
+            load,
+            before,
+            written: (0, 0),
+            looks: Vec::new(),
+        }
+    }
+
+    async fn written(&self) -> i64 {
+        let source = self.bed.source();
+        let ends = self
+            .bed
+            .scene
+            .admin
+            .end_offsets(source, Isolation::Committed);
+        ends.await.unwrap().values().sum()
+    }
+
+    pub(super) async fn fault_begins(&mut self) {
+        self.written.0 = self.written().await;
+        self.before = Look::at(&self.app).await;
+    }
+
+    /// Looks at it until the fault is over.
+    pub(super) async fn watch(&mut self, mut over: Receiver<bool>) {
+        loop {
+            self.looks.push(Look::at(&self.app).await);
+            let ended = over.wait_for(|over| *over);
+            if tokio::time::timeout(LOOK_EVERY, ended).await.is_ok() {
+                break;
+            }
+        }
+        self.written.1 = self.written().await - self.written.0;
+        self.looks.push(Look::at(&self.app).await);
+    }
+
+    /// Lets it come to rest, and tells what is wrong.
+    pub(super) async fn finish(self, bite: Bite) -> Vec<String> {
+        let mut findings = self.kafka_went_on();
+        findings.extend(self.fault_bit(bite));
+        let name = self.name();
+        let Self {
+            bed,
+            app,
+            spills,
+            load,
+            before,
+            ..
+        } = self;
+        // Healed, and for a while at work.
+        wait_until_all_work(&[&app], u64::from(PER_SECOND)).await;
+        let inputs = load.stop().await;
+        bed.scene.wait_until_caught_up().await;
+        let mut last = Look::at(&app).await;
+        let well = wait::until("nothing waits any more", LIMIT, async || {
+            last = Look::at(&app).await;
+            last.sum("orch_db_degraded", "") == 0 && last.sum("orch_ledger_rows_waiting", "") == 0
+        });
+        if let Err(error) = well.await {
+            findings.push(format!("{name}: {error}"));
+        }
+        let dropped = last.dropped() - before.dropped();
+        let lives = [bed.whole_life(&Offsets::new()).await];
+        // What is late may still be under way; what was dropped never comes.
+        eprintln!("{name}: {dropped} dropped");
+        let judged = bed
+            .settles_with(&lives, |judged| judged.missing as i64 <= dropped)
+            .await;
+        if judged.missing as i64 != dropped || (spills && dropped != 0) {
+            findings.push(format!(
+                "{name}: {judged:?}, but {dropped} rows were counted as dropped"
+            ));
+        }
+        if bite.opens && !spills && dropped == 0 {
+            findings.push(format!(
+                "{name}: nothing was dropped: the fault did not bite"
+            ));
+        }
+        let assigned = |look: &Look| look.sum("orch_rebalances_total", "");
+        if assigned(&last) != assigned(&before) {
+            findings.push(format!("{name}: its partitions were taken away"));
+        }
+        drain(&app).await;
+        let after = bed.settles_with(&lives, |after| *after == judged).await;
+        eprintln!("{name}: {after:?}, {dropped} dropped");
+        let inputs: Vec<_> = inputs
+            .into_iter()
+            .map(|mut input| {
+                if input.fate == Fate::DeadLetter {
+                    input.fate = Fate::Nothing;
+                }
+                input
+            })
+            .collect();
+        let outputs = bed
+            .scene
+            .read(&bed.scene.target, Isolation::Committed)
+            .await;
+        findings.extend(check(&inputs, &outputs, &[]).err());
+        findings
+    }
+
+    fn name(&self) -> String {
+        let journal = if self.spills { "with" } else { "without" };
+        format!("{:?} {journal} a journal", self.bed.strategy)
+    }
+
+    /// Whether records were passed all the time, as many as came in.
+    fn kafka_went_on(&self) -> Vec<String> {
+        let mut findings = Vec::new();
+        let mut progress = (self.before.at, self.before.passed());
+        let mut stall = Duration::ZERO;
+        for look in &self.looks {
+            stall = stall.max(look.at - progress.0);
+            if look.passed() > progress.1 {
+                progress = (look.at, look.passed());
+            }
+        }
+        let passed = progress.1 - self.before.passed();
+        let name = self.name();
+        let written = self.written.1;
+        eprintln!("{name}: passed {passed} of {written} during the fault, longest stall {stall:?}");
+        if stall > STALL_MAX {
+            findings.push(format!("{name}: nothing was passed for {stall:?}"));
+        }
+        if passed * 100 < written * PASSED_MIN_PERCENT {
+            findings.push(format!(
+                "{name}: {passed} of {written} records were passed in time"
+            ));
+        }
+        findings
+    }
+
+    /// Whether the fault was felt.
+    fn fault_bit(&self, bite: Bite) -> Vec<String> {
+        let mut findings = Vec::new();
+        let name = self.name();
+        let max = |metric: &str, label: &str| {
+            let values = self.looks.iter().map(|look| look.sum(metric, label));
+            values.max().unwrap_or(0)
+        };
+        let class = format!("class=\"{}\"", bite.class);
+        let errors =
+            max("orch_db_errors_total", &class) - self.before.sum("orch_db_errors_total", &class);
+        if errors == 0 {
+            findings.push(format!("{name}: no statement failed as {}", bite.class));
+        }
+        if bite.opens && max("orch_db_circuit_open", "") == 0 {
+            findings.push(format!("{name}: the circuit was never seen open"));
+        }
+        if bite.opens && self.spills && max("orch_ledger_spill_bytes", "") == 0 {
+            findings.push(format!("{name}: nothing was seen in the journal"));
+        }
+        findings
+    }
+}

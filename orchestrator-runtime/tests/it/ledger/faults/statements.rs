@@ -1,0 +1,125 @@
+//! The server is there, but statements do not get through: the table is locked, each is slow, or its connection is
+//! lost in the middle.
+
+use std::time::{Duration, Instant};
+
+use orchestrator_testkit::postgres::PostgresOptions;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use tokio::task::block_in_place;
+
+use super::{Bite, lasts, server, survives};
+
+/// So many connections are lost.
+const TERMINATED: usize = 50;
+/// At least so many of them in the middle of COMMIT.
+const IN_COMMIT_MIN: usize = 10;
+
+/// Somebody alters the table, and takes his time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_locked_for_10_s() {
+    let server = server(PostgresOptions::new());
+    let bite = Bite {
+        class: "timeout",
+        opens: true,
+    };
+    survives(&server, bite, async |databases| {
+        let mut locks = Vec::new();
+        for database in databases {
+            let mut client = PgConnection::connect(&server.url(database)).await.unwrap();
+            client.execute("BEGIN").await.unwrap();
+            let lock = "LOCK TABLE event_failures IN ACCESS EXCLUSIVE MODE";
+            client.execute(lock).await.unwrap();
+            locks.push(client);
+        }
+        lasts(Duration::from_secs(10)).await;
+        for mut client in locks {
+            client.execute("ROLLBACK").await.unwrap();
+        }
+    })
+    .await;
+}
+
+/// Each statement that writes takes longer than it may.
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_that_are_too_slow() {
+    let server = server(PostgresOptions::new());
+    let bite = Bite {
+        class: "timeout",
+        opens: true,
+    };
+    survives(&server, bite, async |databases| {
+        const SLOW: &str = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
+            'BEGIN PERFORM pg_sleep(0.4); RETURN NULL; END';
+            CREATE TRIGGER slow BEFORE INSERT OR UPDATE ON event_failures \
+            FOR EACH STATEMENT EXECUTE FUNCTION slow()";
+        const FAST: &str = "DROP TRIGGER slow ON event_failures";
+        for database in databases {
+            block_in_place(|| server.sql(database, SLOW).unwrap());
+        }
+        lasts(Duration::from_secs(6)).await;
+        for database in databases {
+            block_in_place(|| server.sql(database, FAST).unwrap());
+        }
+    })
+    .await;
+}
+
+/// Connections are lost one by one, whatever they are at; half of the time COMMIT takes a while, so that many are lost
+/// when it has taken effect and not been answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_lost_50_times() {
+    let server = server(PostgresOptions::new());
+    let bite = Bite {
+        class: "unavailable",
+        opens: false,
+    };
+    survives(&server, bite, async |_| {
+        let mut admin = PgConnection::connect(&server.url("postgres"))
+            .await
+            .unwrap();
+        let mut in_commit = 0;
+        for standbys in ["", "one_that_is_not_there"] {
+            // With a standby to wait for, COMMIT is not answered until the statement's time is up.
+            let alter = format!("ALTER SYSTEM SET synchronous_standby_names = '{standbys}'");
+            admin.execute(AssertSqlSafe(alter)).await.unwrap();
+            admin.execute("SELECT pg_reload_conf()").await.unwrap();
+            in_commit += lose(&mut admin, TERMINATED / 2).await;
+        }
+        admin
+            .execute("ALTER SYSTEM RESET synchronous_standby_names")
+            .await
+            .unwrap();
+        admin.execute("SELECT pg_reload_conf()").await.unwrap();
+        assert!(
+            in_commit >= IN_COMMIT_MIN,
+            "only {in_commit} were lost in COMMIT"
+        );
+    })
+    .await;
+}
+
+/// Ends so many sessions of pipelines, at random; gives back how many were in COMMIT.
+async fn lose(admin: &mut PgConnection, count: usize) -> usize {
+    const END_ONE: &str = "SELECT pg_terminate_backend(pid), wait_event IS NOT DISTINCT FROM 'SyncRep' \
+        FROM pg_stat_activity WHERE application_name = 'orchestrator' AND state <> 'idle' \
+        ORDER BY random() LIMIT 1";
+    const END_IDLE: &str = "SELECT pg_terminate_backend(pid), false \
+        FROM pg_stat_activity WHERE application_name = 'orchestrator' ORDER BY random() LIMIT 1";
+    let (mut ended, mut in_commit) = (0, 0);
+    let give_up = Instant::now() + Duration::from_secs(20);
+    while ended < count {
+        assert!(Instant::now() < give_up, "only {ended} sessions to end");
+        // Every other time one that is at work, if it can be caught.
+        let end = if ended % 2 == 0 { END_IDLE } else { END_ONE };
+        let session = sqlx::query(end).fetch_optional(&mut *admin).await.unwrap();
+        let Some(session) = session else {
+            continue;
+        };
+        if session.get(0) {
+            ended += 1;
+            in_commit += usize::from(session.get::<bool, _>(1));
+        }
+        lasts(Duration::from_millis(fastrand::u64(0..80))).await;
+    }
+    in_commit
+}
