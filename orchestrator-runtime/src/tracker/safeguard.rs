@@ -36,17 +36,12 @@ impl State {
     pub(super) async fn keep_settling(&self, safeguard: &Safeguard) {
         let tick = TICK.min(safeguard.stale / 4).max(PAUSE);
         let mut pace = Pace::new(PAGE_ROWS, self.upkeep.timeout);
-        let (mut losses, mut was_quiet) = (self.losses(), false);
+        let mut losses = self.losses();
         loop {
             sleep(tick).await;
             let now = self.losses();
             if std::mem::replace(&mut losses, now) != now {
                 safeguard.owned().lost(Instant::now());
-            }
-            // Not right after trouble: what another process has left in its journal is yet to be taken over.
-            let is_quiet = self.is_quiet();
-            if !std::mem::replace(&mut was_quiet, is_quiet) || !is_quiet {
-                continue;
             }
             let mut settled = Settled::default();
             let passed_over = self.pass_over(safeguard, &mut pace, &mut settled).await;
@@ -70,6 +65,13 @@ impl State {
         pace: &mut Pace,
         settled: &mut Settled,
     ) -> Result<(), StoreError> {
+        if !self.is_quiet() || safeguard.owned().due(Instant::now()).is_none() {
+            return Ok(());
+        }
+        // The successes of whoever was here before us may be in the journal that it has left behind.
+        if let Some(spill) = &self.spill {
+            spill.take_over().await;
+        }
         while self.is_quiet() {
             let Some(page) = safeguard.owned().due(Instant::now()) else {
                 break;

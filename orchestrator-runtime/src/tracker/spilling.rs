@@ -72,6 +72,13 @@ impl Spill {
         (load(&self.shared.entries), load(&self.shared.bytes))
     }
 
+    /// Takes over at once what processes that have ended have left behind.
+    pub(super) async fn take_over(&self) {
+        if let Some(Err(error)) = self.on_disk(|journal| journal.adopt().map(drop)).await {
+            self.report(Err(error));
+        }
+    }
+
     /// Appends entries, and gives back those that did not fit.
     ///
     /// Not cancel safe: what did not fit is lost when the future is dropped.

@@ -318,6 +318,33 @@ async fn what_the_journal_holds_comes_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_journal_that_was_left_behind_is_taken_over_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FakeStore::new();
+    let settings = LedgerSettings {
+        safeguard_stale: Some(Duration::from_millis(100)),
+        ..spilling(&folder)
+    };
+    // It is busy with something else for now, and takes over nothing by itself.
+    let next = start(&store, settings.clone()).await;
+    let ledger = owner(&store, settings, 0).await;
+    take(&ledger, 0..5, 100).await;
+    store.set(Mood::Down);
+    ledger.tracker.failed(&[failed(2, 100)]).await.unwrap();
+    commit(&ledger, 0, 5).await;
+    ledger.tracker.flush().await;
+    drop(ledger);
+    store.age(STALE);
+    store.set(Mood::Up);
+    assign(&next, orders(), 5).await;
+    until("written back", || {
+        store.summary() == lines(0..5, "SUCCESS passed")
+    })
+    .await;
+    assert_eq!(asked(&store, "settle"), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_the_database_is_in_trouble_nothing_is_asked_and_afterwards_it_goes_on() {
     let store = FakeStore::new();
     plant(&store, 0..4000, LedgerStatus::Received);
