@@ -86,10 +86,15 @@ fn what_is_not_kept_is_said() {
             r#"[["orchestrator.value-omitted","1048577"],["orchestrator.key-omitted","65537"]]"#,
         ),
     ] {
-        let row = LedgerRow::received(&record(value), 0, keep);
+        let failed = failed(record(value), String::new());
+        let row = LedgerRow::failed(&failed, keep);
         assert_eq!(row.payload.is_some(), payload);
         assert_eq!(row.message_key, None);
         assert_eq!(row.headers, said);
+        // Of one that was only taken, what is left out by order is not said.
+        let row = LedgerRow::received(&failed.record, 0, keep);
+        assert_eq!(row.payload.is_some(), payload);
+        assert_eq!(row.headers == said, keep, "{:?}", row.headers);
     }
 }
 
