@@ -22,6 +22,8 @@ mod postgres;
 mod readme_tests;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(all(test, feature = "postgres"))]
+mod tls_tests;
 
 #[cfg(feature = "mysql")]
 pub use mysql::MySqlStore;

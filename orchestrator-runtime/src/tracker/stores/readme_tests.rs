@@ -78,3 +78,17 @@ async fn postgres_understands_the_questions_and_grants_of_the_readme() {
     let error = other.prepare().await.unwrap_err();
     assert!(error.message.contains("CREATE on the schema"), "{error}");
 }
+
+#[cfg(feature = "mysql")]
+#[tokio::test]
+async fn mysql_understands_the_questions_of_the_readme() {
+    let server = orchestrator_testkit::mariadb::MariaDb::shared();
+    let url = server.create_database("readme").unwrap();
+    let store = super::MySqlStore::new(&url, TABLE, TIMEOUT).unwrap();
+    store.prepare().await.unwrap();
+    let mut connection = sqlx::MySqlConnection::connect(&url).await.unwrap();
+    for question in questions() {
+        let asked = sqlx::raw_sql(AssertSqlSafe(question)).execute(&mut connection);
+        asked.await.unwrap();
+    }
+}

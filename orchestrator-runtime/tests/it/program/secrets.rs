@@ -81,7 +81,7 @@ async fn check(url: &str, spill: &Path) {
     assert_hidden(&pages, "what it serves");
     assert_hidden(&log, "what it logs");
     assert!(
-        log.contains(r#""log.level":"TRACE""#),
+        log.contains(r#""log.level":"trace""#),
         "not everything is logged"
     );
     assert!(
