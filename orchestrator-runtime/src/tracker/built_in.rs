@@ -180,6 +180,9 @@ impl State {
             }
         }
         self.upkeep.assigned(starts);
+        for start in starts {
+            self.writer.given_up().assigned(&start.partition);
+        }
         if self.watches.is_none() {
             return Ok(());
         }
@@ -251,6 +254,7 @@ impl State {
 
     async fn committed(&self, passed: &Passed) -> Result<(), TrackerError> {
         let (now_ms, deadline) = (now_ms(), self.deadline());
+        self.writer.passed(&passed.failures);
         // Failures first: once the watches know the commit, a look from the background may take what is
         // provisional and not marked for a success.
         let failures = self
