@@ -254,12 +254,10 @@ impl State {
 
     async fn committed(&self, passed: &Passed) -> Result<(), TrackerError> {
         let (now_ms, deadline) = (now_ms(), self.deadline());
-        self.writer.passed(&passed.failures);
+        let failures = self.writer.passed(&passed.failures);
         // Failures first: once the watches know the commit, a look from the background may take what is
         // provisional and not marked for a success.
-        let failures = self
-            .mark(&passed.failures, Mark::Passed, now_ms, deadline)
-            .await;
+        let failures = self.mark(&failures, Mark::Passed, now_ms, deadline).await;
         let succeeded = self.watches().map(|mut watches| watches.committed(passed));
         let succeeded = self
             .mark(

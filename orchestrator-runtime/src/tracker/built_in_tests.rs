@@ -246,8 +246,17 @@ async fn a_full_queue_drops_what_it_must_and_counts_it() {
     let passed = passed(100, 120, &all);
     ledger.tracker.committed(&passed).await.unwrap();
     assert_eq!(ledger.counters().rows_dropped, 15);
+    // That records were passed of which there is no row takes no room from those that have one.
+    let earlier: Vec<i64> = (95..100).collect();
+    let passed = self::passed(0, 100, &earlier);
+    ledger.tracker.committed(&passed).await.unwrap();
     store.set(Mood::Up);
     until("back-filled", || store.summary().len() == 105).await;
+    until("passed", || {
+        let rows = store.summary();
+        rows[95..].iter().all(|row| row.ends_with("FAILED passed"))
+    })
+    .await;
 
     // Strictly, nothing is dropped: the worker comes again.
     let store = FakeStore::new();

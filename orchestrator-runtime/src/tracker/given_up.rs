@@ -20,12 +20,17 @@ impl GivenUp {
         self.0.remove(position);
     }
 
-    /// Records were passed as failures: gives back the dedup keys of those whose rows are missing.
-    pub(super) fn passed(&mut self, failures: &[SourcePosition]) -> Vec<String> {
+    /// Records were passed as failures: gives back those whose rows are missing, with their dedup keys.
+    pub(super) fn passed(
+        &mut self,
+        failures: &[SourcePosition],
+    ) -> HashMap<SourcePosition, String> {
         if self.0.is_empty() {
-            return Vec::new();
+            return HashMap::new();
         }
-        let missing = failures.iter().filter_map(|failed| self.0.remove(failed));
+        let missing = failures
+            .iter()
+            .filter_map(|failed| self.0.remove_entry(failed));
         missing.collect()
     }
 

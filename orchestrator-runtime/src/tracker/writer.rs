@@ -2,6 +2,7 @@
 //! from the background. One at a time (its turn), so that what happens to a record is written in order. It must
 //! never lose an entry without counting it.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use orchestrator_core::ledger_row::LedgerRow;
@@ -99,10 +100,17 @@ impl Writer {
         queued
     }
 
-    /// Records were passed as failures, some of them perhaps without a row.
-    pub(super) fn passed(&self, failures: &[SourcePosition]) {
+    /// Records were passed as failures: gives back those that have rows.
+    pub(super) fn passed<'a>(&self, failures: &'a [SourcePosition]) -> Cow<'a, [SourcePosition]> {
         let missing = self.given_up().passed(failures);
-        missing.iter().for_each(|dedup_key| self.miss(dedup_key));
+        if missing.is_empty() {
+            return Cow::Borrowed(failures);
+        }
+        missing.values().for_each(|dedup_key| self.miss(dedup_key));
+        let have_rows = failures
+            .iter()
+            .filter(|failed| !missing.contains_key(failed));
+        have_rows.cloned().collect()
     }
 
     /// For want of room there is no row of a failure that was passed.
