@@ -180,6 +180,9 @@ impl State {
             }
         }
         self.upkeep.assigned(starts);
+        for start in starts {
+            self.writer.given_up().assigned(&start.partition);
+        }
         if self.watches.is_none() {
             return Ok(());
         }
@@ -251,11 +254,10 @@ impl State {
 
     async fn committed(&self, passed: &Passed) -> Result<(), TrackerError> {
         let (now_ms, deadline) = (now_ms(), self.deadline());
+        let failures = self.writer.passed(&passed.failures);
         // Failures first: once the watches know the commit, a look from the background may take what is
         // provisional and not marked for a success.
-        let failures = self
-            .mark(&passed.failures, Mark::Passed, now_ms, deadline)
-            .await;
+        let failures = self.mark(&failures, Mark::Passed, now_ms, deadline).await;
         let succeeded = self.watches().map(|mut watches| watches.committed(passed));
         let succeeded = self
             .mark(

@@ -239,9 +239,24 @@ async fn a_full_queue_drops_what_it_must_and_counts_it() {
     );
     store.set(Mood::Down);
     ledger.tracker.failed(&failures(100..120)).await.unwrap();
+    // A unit that was not committed is done again.
+    ledger.tracker.failed(&failures(100..120)).await.unwrap();
+    assert_eq!(ledger.counters().rows_dropped, 0);
+    let all: Vec<i64> = (100..120).collect();
+    let passed = passed(100, 120, &all);
+    ledger.tracker.committed(&passed).await.unwrap();
     assert_eq!(ledger.counters().rows_dropped, 15);
+    // That records were passed of which there is no row takes no room from those that have one.
+    let earlier: Vec<i64> = (95..100).collect();
+    let passed = self::passed(0, 100, &earlier);
+    ledger.tracker.committed(&passed).await.unwrap();
     store.set(Mood::Up);
     until("back-filled", || store.summary().len() == 105).await;
+    until("passed", || {
+        let rows = store.summary();
+        rows[95..].iter().all(|row| row.ends_with("FAILED passed"))
+    })
+    .await;
 
     // Strictly, nothing is dropped: the worker comes again.
     let store = FakeStore::new();
@@ -349,11 +364,13 @@ async fn the_last_flush_waits_for_the_database_but_not_for_ever() {
     assert_eq!(store.summary().len(), 2);
 
     store.set(Mood::Hanging);
-    ledger.tracker.failed(&failures([3])).await.unwrap();
+    ledger.tracker.failed(&failures([3, 4])).await.unwrap();
+    ledger.tracker.committed(&passed(3, 4, &[3])).await.unwrap();
     let started = Instant::now();
     ledger.tracker.flush().await;
     assert!(started.elapsed() < FLUSH_LIMIT + Duration::from_secs(2));
-    assert_eq!(ledger.counters().rows_waiting, 1);
+    assert_eq!(ledger.counters().rows_waiting, 2);
+    // The other record is not passed: its row is not missing.
     drop(ledger.tracker);
     let counters = ledger.health.unwrap().counters();
     assert_eq!((counters.rows_waiting, counters.rows_dropped), (0, 1));

@@ -255,7 +255,9 @@ async fn the_url_is_never_shown() {
     settings.circuit_failure_threshold = 1;
     settings.url = Some("sqlite:///no/such/folder/s3cret.db".into());
     let ledger = build(&settings).await;
-    ledger.tracker.failed(&unit(1).0).await.unwrap();
+    let (failures, passed) = unit(1);
+    ledger.tracker.failed(&failures).await.unwrap();
+    ledger.tracker.committed(&passed).await.unwrap();
     let health = ledger.health.clone().unwrap();
     until("tried again", async || {
         health.counters().statement_errors >= 2

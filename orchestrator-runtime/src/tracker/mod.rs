@@ -15,6 +15,7 @@ use crate::metrics::LedgerMetrics;
 mod background;
 mod built_in;
 mod drops;
+mod given_up;
 mod guarded;
 mod guarded_tracker;
 mod health;

@@ -230,16 +230,15 @@ impl Queue {
         }
     }
 
-    /// Empties the queue and gives back the dedup keys of the rows that were lost with it.
+    /// Empties the queue and gives back the dedup keys of the rows of passed records that were lost with it. The others
+    /// are written by whoever passes their records.
     pub(super) fn abandon(&mut self) -> Vec<String> {
         let entries = std::mem::take(&mut self.entries);
         (self.rows, self.bytes) = (0, 0);
-        let lost = entries
-            .into_values()
-            .filter(|entry| entry.orphaned.is_none());
-        lost.filter_map(|entry| match entry.pending {
-            Pending::Row(row) => Some(row.dedup_key),
-            Pending::Mark(..) => None,
+        let lost = entries.into_values().map(|entry| entry.pending);
+        lost.filter_map(|pending| match pending {
+            Pending::Row(row) if row.passed_at_ms.is_some() => Some(row.dedup_key),
+            Pending::Row(_) | Pending::Mark(..) => None,
         })
         .collect()
     }

@@ -80,7 +80,8 @@ fn rows_and_marks_are_bounded() {
     }
     assert_eq!(queue.push_mark(&at(99), Mark::Passed, 1), Err(Full));
     assert_eq!(queue.push_row(row(10, 1)), Err(Full));
-    assert_eq!(queue.abandon().len(), 4);
+    // Only one of them is of a record that was passed.
+    assert_eq!(queue.abandon().len(), 1);
     assert!(queue.is_idle());
 }
 

@@ -2,12 +2,14 @@
 //! SUCCESS when it is passed. The first is waited for, the second follows in the background. Bulk or a statement a
 //! record: that is the only difference between the two.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use orchestrator_core::ledger_row::LedgerRow;
-use orchestrator_core::{FailureStore, Passed, Record, SourcePartition, StoreError, Taken};
+use orchestrator_core::{
+    FailureStore, Passed, Record, SourcePartition, SourcePosition, StoreError, Taken,
+};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -30,6 +32,10 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 struct Waiting {
     rows: VecDeque<LedgerRow>,
     bytes: usize,
+    /// The last offset of each partition among them.
+    last: HashMap<SourcePartition, i64>,
+    /// Records that were passed as failures, some of them among these: of those there is another row.
+    failed: HashSet<SourcePosition>,
 }
 
 impl Waiting {
@@ -38,6 +44,11 @@ impl Waiting {
             row = row.bare();
         }
         self.bytes += row.size();
+        let SourcePosition { partition, offset } = &row.position;
+        match self.last.get_mut(partition) {
+            Some(last) => *last = *offset,
+            None => drop(self.last.insert(partition.clone(), *offset)),
+        }
         self.rows.push_back(row);
     }
 
@@ -45,6 +56,16 @@ impl Waiting {
         for row in self.rows.drain(..count) {
             self.bytes -= row.size();
         }
+        if self.rows.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    /// Records were passed as failures.
+    fn failed(&mut self, failures: &[SourcePosition]) {
+        let last = |partition| self.last.get(partition).copied().unwrap_or(i64::MIN);
+        let may_wait = failures.iter().filter(|f| f.offset <= last(&f.partition));
+        self.failed.extend(may_wait.cloned());
     }
 }
 
@@ -114,10 +135,11 @@ impl Notes {
     /// The rows of passed records that are lost when the process ends now.
     pub(super) fn abandon(&self) -> Vec<String> {
         let in_flight = self.in_flight();
-        let rows = std::mem::take(&mut *lock(&self.rows)).rows.into_iter();
-        rows.filter(|row| !in_flight.contains(&row.position))
-            .map(|row| row.dedup_key)
-            .collect()
+        let Waiting { rows, failed, .. } = std::mem::take(&mut *lock(&self.rows));
+        let lost = rows
+            .into_iter()
+            .filter(|row| !in_flight.contains(&row.position) && !failed.contains(&row.position));
+        lost.map(|row| row.dedup_key).collect()
     }
 
     /// Everything that waits, for the journal.
@@ -210,6 +232,7 @@ impl State {
             return;
         };
         let at_ms = now_ms();
+        lock(&notes.rows).failed(&passed.failures);
         let gone = notes.in_flight().passed(passed, notes.at_a_time);
         if !gone.missed.is_empty() {
             let reason = match self.spill {

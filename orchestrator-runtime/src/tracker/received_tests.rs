@@ -300,6 +300,21 @@ async fn at_the_end_rows_of_passed_records_are_lost_and_counted() {
     assert_eq!(ledger.health.unwrap().counters().rows_dropped, 6);
 }
 
+#[tokio::test(start_paused = true)]
+async fn at_the_end_a_record_is_counted_once_whatever_rows_of_it_are_lost() {
+    let store = FakeStore::new();
+    let ledger = start(&store, outbox()).await;
+    store.set(Mood::Down);
+    ledger.tracker.received(&taken(0..10)).await.unwrap();
+    let failures: Vec<_> = [2, 3, 7].map(|at| failed(at, 100)).into();
+    ledger.tracker.failed(&failures).await.unwrap();
+    let passed = passed(0, 6, &[2, 3]);
+    ledger.tracker.committed(&passed).await.unwrap();
+    ledger.tracker.flush().await;
+    drop(ledger.tracker);
+    assert_eq!(ledger.health.unwrap().counters().rows_dropped, 6);
+}
+
 #[tokio::test]
 async fn what_is_on_its_way_to_the_journal_is_waited_for() {
     let notes = Notes::new((10, 1), 30, false);

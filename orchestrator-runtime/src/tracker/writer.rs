@@ -2,6 +2,7 @@
 //! from the background. One at a time (its turn), so that what happens to a record is written in order. It must
 //! never lose an entry without counting it.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use orchestrator_core::ledger_row::LedgerRow;
@@ -12,6 +13,7 @@ use tokio::sync::MutexGuard as TurnGuard;
 use tokio::time::{Instant, timeout_at};
 
 use super::drops::{DropReason, Drops};
+use super::given_up::GivenUp;
 use super::guarded::Guarded;
 use super::health::LedgerHealth;
 use super::now_ms;
@@ -24,6 +26,7 @@ pub(super) struct Writer {
     pub(super) health: Arc<LedgerHealth>,
     queue: Mutex<Queue>,
     turn: tokio::sync::Mutex<()>,
+    given_up: Mutex<GivenUp>,
     pub(super) drops: Drops,
     /// Nothing may be given up: a row that cannot be written is an error for ever.
     strict: bool,
@@ -55,6 +58,7 @@ impl Writer {
             health,
             queue: Mutex::new(Queue::new(max_rows)),
             turn: tokio::sync::Mutex::new(()),
+            given_up: Mutex::default(),
             drops: Drops::new(),
             strict,
         }
@@ -69,6 +73,10 @@ impl Writer {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn given_up(&self) -> MutexGuard<'_, GivenUp> {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits for the turn, not beyond `deadline`.
     pub(super) async fn turn(&self, deadline: Instant) -> Result<Turn<'_>, StoreError> {
         match timeout_at(deadline, self.turn.lock()).await {
@@ -79,13 +87,36 @@ impl Writer {
 
     /// Queues a row; if there is no room for it, it is given up (unless nothing may be) and `false` comes back.
     pub(super) fn queue_row(&self, row: LedgerRow) -> bool {
-        let dedup_key = row.dedup_key.clone();
+        let (position, dedup_key) = (row.position.clone(), row.dedup_key.clone());
+        let is_passed = row.passed_at_ms.is_some();
         let queued = self.queue().push_row(row).is_ok();
-        if !queued && !self.strict {
-            self.drops
-                .drop_row(&self.health, DropReason::QueueFull, &dedup_key);
+        if queued {
+            self.given_up().found_room(&position);
+        } else if is_passed {
+            self.miss(&dedup_key);
+        } else if !self.strict {
+            self.given_up().add(position, dedup_key);
         }
         queued
+    }
+
+    /// Records were passed as failures: gives back those that have rows.
+    pub(super) fn passed<'a>(&self, failures: &'a [SourcePosition]) -> Cow<'a, [SourcePosition]> {
+        let missing = self.given_up().passed(failures);
+        if missing.is_empty() {
+            return Cow::Borrowed(failures);
+        }
+        missing.values().for_each(|dedup_key| self.miss(dedup_key));
+        let have_rows = failures
+            .iter()
+            .filter(|failed| !missing.contains_key(failed));
+        have_rows.cloned().collect()
+    }
+
+    /// For want of room there is no row of a failure that was passed.
+    fn miss(&self, dedup_key: &str) {
+        self.drops
+            .drop_row(&self.health, DropReason::QueueFull, dedup_key);
     }
 
     /// Queues a mark; `false` if there is no room for it.

@@ -1,6 +1,8 @@
 //! What a test of the ledger stands on: topics with orders, a table, the example app built for all databases, and the
 //! comparison at the end.
 
+use std::time::Duration;
+
 use orchestrator_testkit::orders::Orders;
 use orchestrator_testkit::process::{Process, Program};
 use orchestrator_testkit::reader::{Isolation, ReadRecord};
@@ -8,11 +10,13 @@ use orchestrator_testkit::wait;
 use orchestrator_testkit::writer::{WriteRecord, write};
 
 use super::table::{Judged, Kind, Table, compare};
-use super::truth::{Life, Mode, Offsets, Strategy, truth};
+use super::truth::{Ledger, Life, Mode, Offsets, Strategy, truth};
 use crate::faults::load::Load;
 use crate::faults::scene::{LIMIT, Scene, shared};
 
 const PARTITIONS: i32 = 3;
+/// Reading a whole table is no small thing.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What the example app is built with.
 const FEATURES: [&str; 2] = [
     "orchestrator-runtime/postgres",
@@ -23,8 +27,7 @@ const FEATURES: [&str; 2] = [
 pub(crate) struct Bed {
     pub(crate) scene: Scene,
     pub(crate) table: Table,
-    pub(crate) strategy: Strategy,
-    pub(crate) mode: Mode,
+    pub(crate) ledger: Ledger,
 }
 
 impl Bed {
@@ -51,12 +54,22 @@ impl Bed {
             Mode::AtomicDlq => scene.with("ORCH_ATOMIC_ON_POISON", "DLQ"),
             Mode::AtomicBlock => scene.with("ORCH_ATOMIC_ON_POISON", "BLOCK"),
         };
+        let ledger = Ledger {
+            strategy,
+            mode,
+            keeps_all_payloads: false,
+        };
         Self {
             scene,
             table,
-            strategy,
-            mode,
+            ledger,
         }
+    }
+
+    /// With the payload in every row.
+    pub(crate) fn keeping_all_payloads(mut self) -> Self {
+        self.ledger.keeps_all_payloads = true;
+        self.with("ORCH_STORE_PAYLOAD", "ALL")
     }
 
     /// Sets a variable for all that is started.
@@ -143,17 +156,22 @@ impl Bed {
         lives: &[Life],
         enough: impl Fn(&Judged) -> bool,
     ) -> Judged {
-        let wanted = truth(&self.records().await, self.strategy, self.mode, lives);
+        let wanted = truth(&self.records().await, self.ledger, lives);
         let mut last = Err(String::new());
         let settled = wait::until("the ledger is as the truth", LIMIT, async || {
             let rows = self.table.rows().await.map_err(|error| error.to_string());
             last = rows.and_then(|rows| compare(&wanted, &rows, &self.scene.group));
-            last.as_ref().is_ok_and(&enough)
+            let is_enough = last.as_ref().is_ok_and(&enough);
+            if !is_enough {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            is_enough
         });
+        let (kind, ledger) = (self.table.kind(), self.ledger);
         match (settled.await, last) {
             (Ok(()), Ok(judged)) => judged,
-            (_, Ok(judged)) => panic!("{:?} {:?}: {judged:?}", self.strategy, self.mode),
-            (_, Err(last)) => panic!("{:?} {:?}: {last}", self.strategy, self.mode),
+            (_, Ok(judged)) => panic!("{kind:?} {ledger:?}: {judged:?}"),
+            (_, Err(last)) => panic!("{kind:?} {ledger:?}: {last}"),
         }
     }
 }

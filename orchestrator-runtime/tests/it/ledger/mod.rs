@@ -9,33 +9,42 @@ mod modes;
 mod restarts;
 mod table;
 mod truth;
+mod truth_tests;
 mod twice;
 
-/// A test for every strategy that writes rows, on every database. `$test` takes both.
-macro_rules! on_every_ledger {
+use std::future::Future;
+
+use futures_util::future::join_all;
+
+use table::Kind;
+
+/// Does the same on every database at once: most of a test is waiting.
+async fn on_all<F: Future<Output = ()>>(test: impl Fn(Kind) -> F) {
+    join_all([Kind::Sqlite, Kind::Postgres, Kind::MariaDb].map(test)).await;
+}
+
+/// A test for every strategy that writes rows, on every database; `$test` takes both.
+macro_rules! with_every_strategy {
     ($($test:ident),* $(,)?) => {
         $(mod $test {
-            use super::super::table::Kind::{MariaDb, Postgres, Sqlite};
-            use super::super::truth::Strategy::{Lightweight, Outbox, Reliable};
+            use crate::ledger::on_all;
+            use crate::ledger::truth::Strategy::{Lightweight, Outbox, Reliable};
 
-            crate::ledger::on_every_ledger! { @tests $test:
-                outbox_on_sqlite(Outbox, Sqlite),
-                outbox_on_postgres(Outbox, Postgres),
-                outbox_on_mariadb(Outbox, MariaDb),
-                reliable_on_sqlite(Reliable, Sqlite),
-                reliable_on_postgres(Reliable, Postgres),
-                reliable_on_mariadb(Reliable, MariaDb),
-                lightweight_on_sqlite(Lightweight, Sqlite),
-                lightweight_on_postgres(Lightweight, Postgres),
-                lightweight_on_mariadb(Lightweight, MariaDb),
+            #[tokio::test(flavor = "multi_thread")]
+            async fn outbox() {
+                on_all(|kind| super::$test(Outbox, kind)).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn reliable() {
+                on_all(|kind| super::$test(Reliable, kind)).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn lightweight() {
+                on_all(|kind| super::$test(Lightweight, kind)).await;
             }
         })*
     };
-    (@tests $test:ident: $($name:ident($strategy:ident, $kind:ident),)*) => {
-        $(#[tokio::test(flavor = "multi_thread")]
-        async fn $name() {
-            super::$test($strategy, $kind).await;
-        })*
-    };
 }
-use on_every_ledger;
+use with_every_strategy;

@@ -7,12 +7,12 @@ use orchestrator_testkit::orders::Orders;
 use orchestrator_testkit::writer::WriteRecord;
 
 use super::bed::Bed;
-use super::on_every_ledger;
 use super::table::Kind;
 use super::truth::{Life, Mode, Offsets, Strategy};
+use super::{on_all, with_every_strategy};
 use crate::faults::scene::{LIMIT, drain};
 
-on_every_ledger! {
+with_every_strategy! {
     happy_path_and_poison,
     a_held_partition,
 }
@@ -98,6 +98,23 @@ async fn a_held_partition(strategy: Strategy, kind: Kind) {
     bed.settles(std::slice::from_ref(&life)).await;
     drain(&app).await;
     bed.settles(&[life]).await;
+}
+
+/// The value of every record is kept where that is asked for, whatever it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_payload_is_kept() {
+    on_all(async |kind| {
+        let bed = Bed::new(Strategy::Outbox, kind, Mode::SkipAndLog).await;
+        let bed = bed.keeping_all_payloads();
+        bed.write_orders(300, fault).await;
+        bed.write(strange()).await;
+        let app = bed.start("solo");
+        bed.scene.wait_until_caught_up().await;
+        let lives = [bed.whole_life(&Offsets::new()).await];
+        bed.settles(&lives).await;
+        drain(&app).await;
+    })
+    .await;
 }
 
 /// Without a strategy there is no ledger.

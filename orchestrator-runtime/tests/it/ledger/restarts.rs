@@ -1,12 +1,14 @@
 //! Processes that end in the middle of the work, in peace or not, and what the next one makes of their rows.
 
+use orchestrator_testkit::process::Process;
+
 use super::bed::Bed;
-use super::on_every_ledger;
 use super::table::Kind;
 use super::truth::{Life, Mode, Offsets, Strategy};
+use super::{on_all, with_every_strategy};
 use crate::faults::scene::drain;
 
-on_every_ledger! {
+with_every_strategy! {
     drained_in_the_middle,
     killed_in_the_middle,
 }
@@ -19,11 +21,11 @@ const PROGRESS: i64 = 500;
 /// What a process that is killed may not have told the ledger: half a second's work is far more than it should be.
 const UNTOLD_MAX: usize = 600;
 
-async fn bed(strategy: Strategy, kind: Kind) -> Bed {
-    let bed = Bed::new(strategy, kind, Mode::SkipAndLog).await;
+async fn bed(strategy: Strategy, kind: Kind, mode: Mode) -> Bed {
+    let bed = Bed::new(strategy, kind, mode).await;
     let bed = bed.with("ORCH_RATE_LIMIT_PER_SECOND", PER_SECOND);
     bed.write_orders(RECORDS, |index| match index {
-        index if index % 20 == 7 => Some("permanent"),
+        index if index % 20 == 7 && mode != Mode::AtomicBlock => Some("permanent"),
         index if index % 100 == 3 => Some("transient:1"),
         _ => None,
     })
@@ -43,7 +45,7 @@ async fn passed_in_part(bed: &Bed) -> Offsets {
 }
 
 async fn drained_in_the_middle(strategy: Strategy, kind: Kind) {
-    let bed = bed(strategy, kind).await;
+    let bed = bed(strategy, kind, Mode::SkipAndLog).await;
     let first = bed.start("solo");
     bed.scene.wait_for_progress(PROGRESS).await;
     drain(&first).await;
@@ -60,19 +62,39 @@ async fn drained_in_the_middle(strategy: Strategy, kind: Kind) {
 }
 
 async fn killed_in_the_middle(strategy: Strategy, kind: Kind) {
-    let bed = bed(strategy, kind).await;
+    let bed = bed(strategy, kind, Mode::SkipAndLog).await;
+    let (second, life) = killed_and_started_again(&bed).await;
+    let judged = bed.settles(&[life]).await;
+    assert!(judged.untold <= UNTOLD_MAX, "{judged:?}");
+    drain(&second).await;
+}
+
+/// The next process finds out what the one before has not told: where only successes pass it is all known in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_told_is_settled() {
+    for mode in [Mode::AtomicBlock, Mode::AtomicDlq] {
+        on_all(async |kind| {
+            let bed = bed(Strategy::Outbox, kind, mode).await;
+            let bed = bed.with("ORCH_SAFEGUARD_STALE_MS", "1000");
+            let (second, mut life) = killed_and_started_again(&bed).await;
+            life.settled = true;
+            let judged = bed.settles(&[life]).await;
+            assert!(mode != Mode::AtomicBlock || judged.untold == 0);
+            drain(&second).await;
+        })
+        .await;
+    }
+}
+
+/// Kills a process at work, and lets another do the rest; gives back what both have done.
+async fn killed_and_started_again(bed: &Bed) -> (Process, Life) {
     let first = bed.start("solo");
     bed.scene.wait_for_progress(PROGRESS).await;
     first.kill().await.unwrap();
 
     let second = bed.start("solo");
-    bed.scene.wait_for_progress(PROGRESS).await;
-    // A transaction that was complete when the first was killed counts as passed by it; one that was not is aborted
-    // by now.
     bed.scene.wait_until_caught_up().await;
     let mut life = bed.whole_life(&Offsets::new()).await;
     life.killed = true;
-    let judged = bed.settles(&[life]).await;
-    assert!(judged.untold <= UNTOLD_MAX, "{judged:?}");
-    drain(&second).await;
+    (second, life)
 }

@@ -33,26 +33,53 @@ pub(crate) struct Table {
 /// A row as it lies there, as far as it is looked at.
 #[derive(Debug, sqlx::FromRow)]
 pub(crate) struct Row {
-    cluster_id: String,
-    consumer_group: String,
-    source_topic: String,
-    source_partition: i32,
-    source_offset: i64,
-    record_timestamp_ms: i64,
-    message_key: Option<Vec<u8>>,
-    status: String,
-    attempts: i64,
-    dedup_key: String,
-    origin_dedup_key: Option<String>,
-    error_class: Option<String>,
-    error_message: Option<String>,
-    payload: Option<Vec<u8>>,
-    dead_lettered: bool,
-    passed_at: Option<i64>,
-    resolved_at: Option<i64>,
+    pub(super) cluster_id: String,
+    pub(super) consumer_group: String,
+    pub(super) source_topic: String,
+    pub(super) source_partition: i32,
+    pub(super) source_offset: i64,
+    pub(super) record_timestamp_ms: i64,
+    pub(super) message_key: Option<Vec<u8>>,
+    pub(super) status: String,
+    pub(super) attempts: i64,
+    pub(super) dedup_key: String,
+    pub(super) origin_dedup_key: Option<String>,
+    pub(super) error_class: Option<String>,
+    pub(super) error_message: Option<String>,
+    pub(super) payload: Option<Vec<u8>>,
+    pub(super) dead_lettered: bool,
+    pub(super) passed_at: Option<i64>,
+    pub(super) resolved_at: Option<i64>,
 }
 
 impl Row {
+    /// A row that says this, for tests of the comparison.
+    pub(super) fn of(
+        facts: Facts,
+        (topic, partition, offset): (&str, i32, i64),
+        group: &str,
+    ) -> Self {
+        Self {
+            cluster_id: "cluster".to_owned(),
+            consumer_group: group.to_owned(),
+            source_topic: topic.to_owned(),
+            source_partition: partition,
+            source_offset: offset,
+            record_timestamp_ms: facts.timestamp_ms,
+            message_key: facts.key,
+            status: facts.status,
+            attempts: facts.attempts,
+            dedup_key: facts.dedup_key,
+            origin_dedup_key: facts.origin_dedup_key,
+            error_message: facts.error_class.clone(),
+            error_class: facts.error_class,
+            payload: facts.payload,
+            dead_lettered: facts.dead_lettered,
+            passed_at: facts.passed.then_some(1),
+            resolved_at: facts.resolved.then_some(1),
+        }
+    }
+
     fn facts(&self) -> Facts {
         Facts {
             status: self.status.clone(),
@@ -97,6 +124,10 @@ impl Table {
             url: server.create_database("ledger").unwrap(),
             folder: tempfile::tempdir().unwrap(),
         }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// `ORCH_DB_URL`.

@@ -45,6 +45,15 @@ pub(crate) enum Mode {
     AtomicBlock,
 }
 
+/// How the ledger is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ledger {
+    pub(crate) strategy: Strategy,
+    pub(crate) mode: Mode,
+    /// `ORCH_STORE_PAYLOAD=ALL`; else only failures keep theirs.
+    pub(crate) keeps_all_payloads: bool,
+}
+
 /// Next offsets by partition.
 pub(crate) type Offsets = BTreeMap<i32, i64>;
 
@@ -57,8 +66,10 @@ pub(crate) struct Life {
     pub(crate) until: Offsets,
     /// Whether it failed as records asked it to by `x-fault`.
     pub(crate) faults: bool,
-    /// It was killed: what was passed last may not have been told the ledger.
+    /// It was cut short: what was passed last may not have been told the ledger.
     pub(crate) killed: bool,
+    /// What it had not told was settled by the safeguard afterwards.
+    pub(crate) settled: bool,
     /// It was left at rest with all that it could take: what it holds is noted.
     pub(crate) at_rest: bool,
 }
@@ -71,6 +82,7 @@ impl Life {
             until,
             faults: true,
             killed: false,
+            settled: false,
             at_rest: false,
         }
     }
@@ -101,79 +113,71 @@ pub(crate) type Wanted = Vec<Option<Facts>>;
 /// What the records of the source topic have to leave in the ledger after these lives.
 pub(crate) fn truth(
     records: &[ReadRecord],
-    strategy: Strategy,
-    mode: Mode,
+    ledger: Ledger,
     lives: &[Life],
 ) -> BTreeMap<Place, Wanted> {
     let wanted = records.iter().map(|record| {
         let place = (record.topic.to_string(), record.partition, record.offset);
         let mut wanted = vec![None];
         for life in lives {
-            wanted = after(wanted, record, strategy, mode, life);
+            let mut next = Wanted::new();
+            for row in wanted {
+                for state in after(row, record, ledger, life) {
+                    if !next.contains(&state) {
+                        next.push(state);
+                    }
+                }
+            }
+            wanted = next;
         }
         (place, wanted)
     });
     wanted.collect()
 }
 
-/// What may be in the ledger after this life, given what may have been there before.
-fn after(
-    before: Wanted,
-    record: &ReadRecord,
-    strategy: Strategy,
-    mode: Mode,
-    life: &Life,
-) -> Wanted {
+/// What may be in the ledger after this life, given what was there before.
+fn after(row: Option<Facts>, record: &ReadRecord, ledger: Ledger, life: &Life) -> Wanted {
     let at = |offsets: &Offsets| offsets.get(&record.partition).copied().unwrap_or(0);
     let (from, until) = (at(&life.from), at(&life.until));
-    if strategy == Strategy::None || record.offset < from {
-        return before;
+    if ledger.strategy == Strategy::None || record.offset < from {
+        return vec![row];
     }
-    let failure = failure(record, life.faults);
-    let is_passed = record.offset < until;
-    let mut wanted = Vec::new();
-    for row in before {
-        let noted = match strategy.notes_all() {
-            true => Some(received(row.clone(), record)),
-            false => row.clone(),
-        };
-        let states = match &failure {
-            _ if !is_passed => {
-                let failed = failure.as_ref().filter(|_| mode != Mode::AtomicBlock);
-                let failed = failed.map(|failure| Some(failed_row(record, failure, mode, false)));
-                // The first that is not passed is in hand when it is held.
-                match life.at_rest && record.offset == until {
-                    true => vec![noted],
-                    false => [row, noted].into_iter().chain(failed).collect(),
-                }
-            }
-            Some(failure) => {
-                let mut states = vec![Some(failed_row(record, failure, mode, true))];
-                if life.killed {
-                    states.push(Some(failed_row(record, failure, mode, false)));
-                }
-                states
-            }
-            None => {
-                let mut states = vec![noted.clone().map(succeeded)];
-                if life.killed {
-                    states.push(noted);
-                }
-                states
-            }
-        };
-        for state in states {
-            if !wanted.contains(&state) {
-                wanted.push(state);
-            }
+    let noted = match ledger.strategy.notes_all() {
+        true => Some(received(row.clone(), record, ledger)),
+        false => row.clone(),
+    };
+    let failed = failure(record, life.faults);
+    let failed = failed.map(|failure| failed_row(record, failure, ledger.mode));
+    let provisional = failed.clone().map(|failed| Facts {
+        passed: false,
+        ..failed
+    });
+    if record.offset >= until {
+        // The first that is not passed is in hand when all is at rest. Others may be, and may have been written as
+        // failures already; under BLOCK nothing is.
+        if life.at_rest && record.offset == until {
+            return vec![noted];
         }
+        let provisional = provisional.filter(|_| ledger.mode != Mode::AtomicBlock);
+        let provisional = provisional.map(Some);
+        return [row, noted].into_iter().chain(provisional).collect();
     }
-    wanted
+    let (told, untold) = match failed {
+        Some(failed) => (Some(failed), provisional),
+        None => (noted.clone().map(succeeded), noted),
+    };
+    match life.killed {
+        true => vec![told, untold.map(|row| left(row, ledger, life))],
+        false => vec![told],
+    }
 }
 
 /// The row is made, or made new.
-fn received(row: Option<Facts>, record: &ReadRecord) -> Facts {
-    let row = row.unwrap_or_else(|| fresh(record));
+fn received(row: Option<Facts>, record: &ReadRecord, ledger: Ledger) -> Facts {
+    let row = row.unwrap_or_else(|| Facts {
+        payload: record.value.clone().filter(|_| ledger.keeps_all_payloads),
+        ..fresh(record)
+    });
     Facts {
         status: "RECEIVED".to_owned(),
         passed: false,
@@ -194,17 +198,28 @@ fn succeeded(row: Facts) -> Facts {
     }
 }
 
-fn failed_row(
-    record: &ReadRecord,
-    (class, attempts): &(&str, i64),
-    mode: Mode,
-    passed: bool,
-) -> Facts {
+/// What was passed and not told stays as it is, until somebody settles it who cannot know more than that.
+fn left(row: Facts, ledger: Ledger, life: &Life) -> Facts {
+    if !life.settled || row.status != "RECEIVED" {
+        return row;
+    }
+    let status = match ledger.mode {
+        Mode::AtomicBlock => "SUCCESS",
+        Mode::SkipAndLog | Mode::AtomicDlq => "UNKNOWN",
+    };
+    Facts {
+        status: status.to_owned(),
+        passed: true,
+        ..row
+    }
+}
+
+fn failed_row(record: &ReadRecord, (class, attempts): (&str, i64), mode: Mode) -> Facts {
     Facts {
         status: "FAILED".to_owned(),
-        passed,
-        error_class: Some((*class).to_owned()),
-        attempts: *attempts,
+        passed: true,
+        error_class: Some(class.to_owned()),
+        attempts,
         dead_lettered: mode == Mode::AtomicDlq,
         payload: record.value.clone(),
         ..fresh(record)

@@ -2,6 +2,8 @@
 //! without. Kafka must not notice, and in the end the ledger is the truth: with a journal no row is missing, without
 //! one exactly those that were counted.
 
+mod crowds;
+mod ends;
 mod outages;
 mod pipeline;
 mod statements;
@@ -11,6 +13,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use orchestrator_testkit::postgres::{Postgres, PostgresOptions};
+
+use tokio::task::block_in_place;
 
 use pipeline::Pipeline;
 
@@ -30,18 +34,46 @@ fn server(options: PostgresOptions) -> Postgres {
     Postgres::start(options.own().setting("fsync", "off")).unwrap()
 }
 
-/// Four pipelines at work on this server.
-async fn pipelines(server: &Postgres) -> Vec<Pipeline> {
-    let both = [Strategy::Outbox, Strategy::Lightweight];
-    let all = both.map(|strategy| [(strategy, true), (strategy, false)]);
-    let starting = all.into_iter().flatten();
-    let starting = starting.map(|(strategy, spills)| Pipeline::start(server, strategy, spills));
+/// Both strategies of which a table may be missing rows, with a journal and without.
+const FOUR: [(Strategy, bool); 4] = [
+    (Strategy::Outbox, true),
+    (Strategy::Outbox, false),
+    (Strategy::Lightweight, true),
+    (Strategy::Lightweight, false),
+];
+
+/// Pipelines at work on this server, each with a journal or without.
+async fn pipelines(server: &Postgres, which: &[(Strategy, bool)]) -> Vec<Pipeline> {
+    pipelines_with(server, which, &[]).await
+}
+
+async fn pipelines_with(
+    server: &Postgres,
+    which: &[(Strategy, bool)],
+    more: &[(&str, &str)],
+) -> Vec<Pipeline> {
+    let starting = which
+        .iter()
+        .map(|(strategy, spills)| Pipeline::start(server, *strategy, *spills, more));
     join_all(starting).await
+}
+
+/// Stops the server, does something with each pipeline, starts the server and does the rest.
+async fn through_an_outage<S>(
+    server: &Postgres,
+    pipelines: Vec<Pipeline>,
+    during: impl AsyncFn(Pipeline) -> S,
+    after: impl AsyncFn(S),
+) {
+    block_in_place(|| server.stop_immediate().unwrap());
+    let states = join_all(pipelines.into_iter().map(|pipeline| during(pipeline))).await;
+    block_in_place(|| server.restart().unwrap());
+    join_all(states.into_iter().map(|state| after(state))).await;
 }
 
 /// Lets the fault happen to four pipelines at work, and judges what came of it.
 async fn survives(server: &Postgres, bite: Bite, fault: impl AsyncFnOnce(&[String])) {
-    let mut pipelines = pipelines(server).await;
+    let mut pipelines = pipelines(server, &FOUR).await;
     let databases: Vec<String> = pipelines
         .iter()
         .map(|p| p.bed.table.database().to_owned())

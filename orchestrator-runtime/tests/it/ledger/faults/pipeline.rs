@@ -31,7 +31,7 @@ const PASSED_MIN_PERCENT: i64 = 70;
 pub(super) struct Pipeline {
     pub(super) bed: Bed,
     pub(super) app: Process,
-    spills: bool,
+    pub(super) spills: bool,
     pub(super) load: Load,
     before: Look,
     /// What was written before the fault, and during it.
@@ -76,11 +76,7 @@ impl Look {
 
 impl Pipeline {
     /// Starts one, and waits until it is at work and its ledger is well.
-    pub(super) async fn start(server: &Postgres, strategy: Strategy, spills: bool) -> Self {
-        Self::start_with(server, strategy, spills, &[]).await
-    }
-
-    pub(super) async fn start_with(
+    pub(super) async fn start(
         server: &Postgres,
         strategy: Strategy,
         spills: bool,
@@ -174,7 +170,6 @@ impl Pipeline {
         let dropped = last.dropped() - before.dropped();
         let lives = [bed.whole_life(&Offsets::new()).await];
         // What is late may still be under way; what was dropped never comes.
-        eprintln!("{name}: {dropped} dropped");
         let judged = bed
             .settles_with(&lives, |judged| judged.missing as i64 <= dropped)
             .await;
@@ -193,8 +188,7 @@ impl Pipeline {
             findings.push(format!("{name}: its partitions were taken away"));
         }
         drain(&app).await;
-        let after = bed.settles_with(&lives, |after| *after == judged).await;
-        eprintln!("{name}: {after:?}, {dropped} dropped");
+        bed.settles_with(&lives, |after| *after == judged).await;
         let inputs: Vec<_> = inputs
             .into_iter()
             .map(|mut input| {
@@ -214,7 +208,7 @@ impl Pipeline {
 
     fn name(&self) -> String {
         let journal = if self.spills { "with" } else { "without" };
-        format!("{:?} {journal} a journal", self.bed.strategy)
+        format!("{:?} {journal} a journal", self.bed.ledger.strategy)
     }
 
     /// Whether records were passed all the time, as many as came in.
