@@ -10,6 +10,9 @@ use tokio::time::{Duration, Instant};
 
 /// Rows beyond this many bytes wait without payload, headers and error chain, whatever their number.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// So many marks wait at least. They are small, and one that is lost leaves a row that was written provisional for
+/// ever.
+const MIN_MARKS: usize = 100_000;
 /// How long a row of a partition that was taken away waits to hear that its unit was committed all the same.
 const ORPHAN_KEPT: Duration = Duration::from_secs(60);
 
@@ -27,6 +30,7 @@ pub(super) enum Mark {
 pub(super) struct Queue {
     entries: BTreeMap<SourcePosition, Entry>,
     max_rows: usize,
+    max_marks: usize,
     rows: usize,
     bytes: usize,
     versions: u64,
@@ -74,6 +78,7 @@ impl Queue {
         Self {
             entries: BTreeMap::new(),
             max_rows: max_rows.max(1),
+            max_marks: max_rows.saturating_mul(10).max(MIN_MARKS),
             rows: 0,
             bytes: 0,
             versions: 0,
@@ -133,7 +138,7 @@ impl Queue {
                 row.passed_at_ms.get_or_insert(at_ms);
                 self.put(position.clone(), Pending::Row(row));
             }
-            (None, _) if self.entries.len() - self.rows >= self.max_rows => return Err(Full),
+            (None, _) if self.entries.len() - self.rows >= self.max_marks => return Err(Full),
             _ => self.put(position.clone(), Pending::Mark(mark, at_ms)),
         }
         Ok(())

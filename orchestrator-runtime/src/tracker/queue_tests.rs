@@ -75,10 +75,11 @@ fn rows_and_marks_are_bounded() {
     assert_eq!(queue.push_row(row(9, 1)), Err(Full));
     queue.push_row(row(3, 2)).unwrap();
     queue.push_mark(&at(3), Mark::Passed, 1).unwrap();
-    for offset in 10..14 {
-        queue.push_mark(&at(offset), Mark::Passed, 1).unwrap();
+    let marks = i64::try_from(MIN_MARKS).unwrap();
+    for offset in 0..marks {
+        queue.push_mark(&at(10 + offset), Mark::Passed, 1).unwrap();
     }
-    assert_eq!(queue.push_mark(&at(99), Mark::Passed, 1), Err(Full));
+    assert_eq!(queue.push_mark(&at(10 + marks), Mark::Passed, 1), Err(Full));
     assert_eq!(queue.push_row(row(10, 1)), Err(Full));
     // Only one of them is of a record that was passed.
     assert_eq!(queue.abandon().len(), 1);

@@ -30,7 +30,7 @@ async fn a_wrong_configuration_is_refused_whole_and_before_any_socket() {
         .env("ORCH_FAILURE_MODE", "ATOMICK")
         .env("ORCH_MAX_ATTEMPTS", "0")
         .env("ORCH_WORKRES", "2")
-        .env("ORCH_DB_URL", "postgres://me:hunter2@db/ledger")
+        .env("ORCH_DB_URL", "oracle://me:hunter2@db/ledger")
         .start()
         .unwrap();
     assert_eq!(process.wait(LIMIT).await.unwrap().code(), Some(2));
