@@ -23,7 +23,7 @@ const PER_SECOND: u32 = 400;
 const QUEUE_MAX_ROWS: &str = "100";
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// No more than so long may pass without any progress: time-outs until the breaker opens, and a machine that is busy.
-const STALL_MAX: Duration = Duration::from_secs(3);
+const STALL_MAX: Duration = Duration::from_secs(5);
 /// Of what comes in during the fault, so much is passed during it.
 const PASSED_MIN_PERCENT: i64 = 70;
 
