@@ -69,6 +69,7 @@ pub(super) struct Inner {
     /// What the upkeep has asked for: the statement, where it begins, and about how many rows it is.
     pub(super) asked: Vec<(&'static str, i64, usize)>,
     pub(super) prepared: usize,
+    pub(super) connections: usize,
 }
 
 #[derive(Debug)]
@@ -84,6 +85,7 @@ impl Default for FakeStore {
             statements: Vec::new(),
             asked: Vec::new(),
             prepared: 0,
+            connections: 1,
         };
         Self {
             inner: Mutex::new(inner),
@@ -185,6 +187,10 @@ impl FailureStore for FakeStore {
 
     fn rows_per_statement(&self) -> usize {
         10
+    }
+
+    fn connections(&self) -> usize {
+        self.inner().connections
     }
 
     fn insert_received<'a>(

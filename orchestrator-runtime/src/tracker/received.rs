@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use orchestrator_core::ledger_row::LedgerRow;
 use orchestrator_core::{
     FailureStore, Passed, Record, SourcePartition, SourcePosition, StoreError, Taken,
@@ -332,13 +332,16 @@ impl State {
     }
 }
 
-/// Runs statements, some at once, until one fails.
+/// Runs statements, some at once, and gives the first error. One that fails is no reason to break off those beside it:
+/// they may do well, and one of them may be what the circuit waits for.
 async fn all(
     statements: Vec<impl Future<Output = Result<(), StoreError>>>,
     at_once: usize,
 ) -> Result<(), StoreError> {
     let running = stream::iter(statements).buffer_unordered(at_once);
-    running.try_collect().await
+    running
+        .fold(Ok(()), async |first, next| first.and(next))
+        .await
 }
 
 fn rows(notes: &Notes, records: &[(&Record, i64)]) -> Vec<LedgerRow> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use orchestrator_core::breaker::CircuitState;
 use orchestrator_core::{OffsetRange, Passed, Record, Taken};
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -270,6 +271,43 @@ async fn strictly_nothing_is_taken_that_is_not_noted() {
     whole(&ledger, 0, 5).await;
     until("told", || store.summary() == lines(0..5, "SUCCESS passed")).await;
     assert_eq!(counters(&ledger).rows_dropped, 0);
+}
+
+/// The circuit lets one statement through to see whether the database is back; those beside it are no reason to
+/// break it off.
+#[tokio::test(start_paused = true)]
+async fn statements_at_once_do_not_keep_the_circuit_open() {
+    for degrade_dont_block in [true, false] {
+        let store = FakeStore::new();
+        store.inner().connections = 4;
+        let settings = LedgerSettings {
+            degrade_dont_block,
+            ..settings(Strategy::Reliable)
+        };
+        let ledger = start(&store, settings).await;
+        ledger.tracker.received(&taken(0..20)).await.unwrap();
+        store.set(Mood::Down);
+        ledger.tracker.committed(&passed(0, 20, &[])).await.unwrap();
+        until("open", || {
+            ledger.health.as_ref().unwrap().circuit() != CircuitState::Closed
+        })
+        .await;
+        store.set(Mood::Slow(Duration::from_millis(50)));
+        if !degrade_dont_block {
+            sleep(Duration::from_secs(11)).await;
+            ledger.tracker.received(&taken(20..40)).await.unwrap();
+            ledger
+                .tracker
+                .committed(&passed(20, 40, &[]))
+                .await
+                .unwrap();
+        }
+        let records = if degrade_dont_block { 20 } else { 40 };
+        until("told", || {
+            store.summary() == lines(0..records, "SUCCESS passed")
+        })
+        .await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -100,17 +100,17 @@ async fn connections_that_are_lost_50_times() {
 
 /// Ends so many sessions of pipelines, at random; gives back how many were in COMMIT.
 async fn lose(admin: &mut PgConnection, count: usize) -> usize {
-    const END_ONE: &str = "SELECT pg_terminate_backend(pid), wait_event IS NOT DISTINCT FROM 'SyncRep' \
+    // Every other time one that is at work, in COMMIT if there is one.
+    const AT_WORK: &str = "SELECT pg_terminate_backend(pid), wait_event IS NOT DISTINCT FROM 'SyncRep' \
         FROM pg_stat_activity WHERE application_name = 'orchestrator' AND state <> 'idle' \
-        ORDER BY random() LIMIT 1";
-    const END_IDLE: &str = "SELECT pg_terminate_backend(pid), false \
+        ORDER BY 2 DESC, random() LIMIT 1";
+    const ANY: &str = "SELECT pg_terminate_backend(pid), wait_event IS NOT DISTINCT FROM 'SyncRep' \
         FROM pg_stat_activity WHERE application_name = 'orchestrator' ORDER BY random() LIMIT 1";
     let (mut ended, mut in_commit) = (0, 0);
     let give_up = Instant::now() + Duration::from_secs(20);
     while ended < count {
         assert!(Instant::now() < give_up, "only {ended} sessions to end");
-        // Every other time one that is at work, if it can be caught.
-        let end = if ended % 2 == 0 { END_IDLE } else { END_ONE };
+        let end = if ended % 2 == 0 { ANY } else { AT_WORK };
         let session = sqlx::query(end).fetch_optional(&mut *admin).await.unwrap();
         let Some(session) = session else {
             continue;
