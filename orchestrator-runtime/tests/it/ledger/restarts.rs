@@ -69,17 +69,16 @@ async fn killed_in_the_middle(strategy: Strategy, kind: Kind) {
     drain(&second).await;
 }
 
-/// The next process finds out what the one before has not told: where only successes pass it is all known in the end.
+/// The next process finds out what the one before has not told: where only successes pass, all are SUCCESS in the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_not_told_is_settled() {
     for mode in [Mode::AtomicBlock, Mode::AtomicDlq] {
         on_all(async |kind| {
             let bed = bed(Strategy::Outbox, kind, mode).await;
-            let bed = bed.with("ORCH_SAFEGUARD_STALE_MS", "1000");
+            let bed = bed.with("ORCH_SAFEGUARD_STALE_MS", "2000");
             let (second, mut life) = killed_and_started_again(&bed).await;
             life.settled = true;
-            let judged = bed.settles(&[life]).await;
-            assert!(mode != Mode::AtomicBlock || judged.untold == 0);
+            bed.settles(&[life]).await;
             drain(&second).await;
         })
         .await;

@@ -68,7 +68,7 @@ pub(crate) struct Life {
     pub(crate) faults: bool,
     /// It was cut short: what was passed last may not have been told the ledger.
     pub(crate) killed: bool,
-    /// What it had not told was settled by the safeguard afterwards.
+    /// The safeguard settles what it did not tell, and what nobody works on for long.
     pub(crate) settled: bool,
     /// It was left at rest with all that it could take: what it holds is noted.
     pub(crate) at_rest: bool,
@@ -121,7 +121,10 @@ pub(crate) fn truth(
         let mut wanted = vec![None];
         for life in lives {
             let mut next = Wanted::new();
-            for row in wanted {
+            let found = wanted
+                .into_iter()
+                .flat_map(|row| found(row, record, ledger, life));
+            for row in found {
                 for state in after(row, record, ledger, life) {
                     if !next.contains(&state) {
                         next.push(state);
@@ -133,6 +136,20 @@ pub(crate) fn truth(
         (place, wanted)
     });
     wanted.collect()
+}
+
+/// What whoever passes the record may find in the ledger, given what was there when this life began.
+fn found(row: Option<Facts>, record: &ReadRecord, ledger: Ledger, life: &Life) -> Wanted {
+    let mut found = vec![row.clone()];
+    if life.settled {
+        // It was killed over the record, and the next one took so long that the row was given up for stale.
+        found.push(Some(Facts {
+            status: "FAILED".to_owned(),
+            error_class: Some("stale".to_owned()),
+            ..received(row, record, ledger)
+        }));
+    }
+    found
 }
 
 /// What may be in the ledger after this life, given what was there before.

@@ -82,7 +82,7 @@ fn the_truth_after_a_kill_and_a_replay() {
     let again = Life::new(&Offsets::new(), until(6));
     assert_eq!(after(&[killed.clone(), again]), ["S10", "F10"]);
     killed.settled = true;
-    assert_eq!(after(&[killed]), ["S10|U10", "F10|F00"]);
+    assert_eq!(after(&[killed]), ["S10|U10|S11|U10", "F10|F00"]);
 }
 
 /// A table that is right, and then spoilt.

@@ -32,7 +32,6 @@ async fn wait_until_well(apps: &[&Process]) -> i64 {
 
 /// A second process comes during the outage, and is alone after it.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "fails on a busy machine, not understood yet"]
 async fn shared_while_it_is_away() {
     let server = server(PostgresOptions::new());
     let pipelines = pipelines(&server, &FOUR).await;
@@ -68,7 +67,6 @@ async fn shared_while_it_is_away() {
 
 /// The first is killed during the outage and never comes back: whoever has its folder writes what it has left.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "fails on a busy machine, not understood yet"]
 async fn inherited_while_it_is_away() {
     let server = server(PostgresOptions::new());
     let which = [(Strategy::Outbox, true), (Strategy::Lightweight, true)];

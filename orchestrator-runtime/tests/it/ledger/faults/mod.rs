@@ -1,4 +1,4 @@
-//! A PostgreSQL that is ill-treated under four pipelines at once: OUTBOX and LIGHTWEIGHT, each with a journal and
+//! A PostgreSQL that is ill-treated under several pipelines at once: of each strategy one with a journal and one
 //! without. Kafka must not notice, and in the end the ledger is the truth: with a journal no row is missing, without
 //! one exactly those that were counted.
 
@@ -23,8 +23,8 @@ use super::truth::Strategy;
 /// What a fault has to leave behind, so that it is known to have bitten.
 #[derive(Clone, Copy, Debug)]
 struct Bite {
-    /// The class of errors that the database has to have given.
-    class: &'static str,
+    /// The class of errors that the database has to have given each pipeline.
+    class: Option<&'static str>,
     /// Whether it lasts for so long that the breaker opens, and rows are dropped where there is no journal.
     opens: bool,
 }
@@ -71,9 +71,24 @@ async fn through_an_outage<S>(
     join_all(states.into_iter().map(|state| after(state))).await;
 }
 
-/// Lets the fault happen to four pipelines at work, and judges what came of it.
-async fn survives(server: &Postgres, bite: Bite, fault: impl AsyncFnOnce(&[String])) {
-    let mut pipelines = pipelines(server, &FOUR).await;
+/// The same with RELIABLE, which is at the database with several statements at once.
+const SIX: [(Strategy, bool); 6] = [
+    (Strategy::Outbox, true),
+    (Strategy::Outbox, false),
+    (Strategy::Lightweight, true),
+    (Strategy::Lightweight, false),
+    (Strategy::Reliable, true),
+    (Strategy::Reliable, false),
+];
+
+/// Lets the fault happen to pipelines at work, and judges what came of it.
+async fn survives(
+    server: &Postgres,
+    which: &[(Strategy, bool)],
+    bite: Bite,
+    fault: impl AsyncFnOnce(&[String]),
+) {
+    let mut pipelines = pipelines(server, which).await;
     let databases: Vec<String> = pipelines
         .iter()
         .map(|p| p.bed.table.database().to_owned())

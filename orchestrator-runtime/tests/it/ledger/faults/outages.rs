@@ -6,17 +6,17 @@ use orchestrator_testkit::postgres::PostgresOptions;
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::task::block_in_place;
 
-use super::{Bite, lasts, server, survives};
+use super::{Bite, FOUR, lasts, server, survives};
 
 /// The one outage that lasts as long as a restart by hand.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_stopped_for_20_s() {
     let server = server(PostgresOptions::new());
     let bite = Bite {
-        class: "unavailable",
+        class: Some("unavailable"),
         opens: true,
     };
-    survives(&server, bite, async |_| {
+    survives(&server, &FOUR, bite, async |_| {
         block_in_place(|| server.stop_immediate().unwrap());
         lasts(Duration::from_secs(20)).await;
         block_in_place(|| server.restart().unwrap());
@@ -26,14 +26,13 @@ async fn a_server_that_is_stopped_for_20_s() {
 
 /// It stands still again and again, with all connections open.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "fails on a busy machine, not understood yet"]
 async fn a_server_that_is_paused_in_bursts() {
     let server = server(PostgresOptions::new());
     let bite = Bite {
-        class: "timeout",
+        class: Some("timeout"),
         opens: true,
     };
-    survives(&server, bite, async |_| {
+    survives(&server, &FOUR, bite, async |_| {
         for _ in 0..3 {
             block_in_place(|| server.pause().unwrap());
             lasts(Duration::from_millis(2_500)).await;
@@ -46,15 +45,14 @@ async fn a_server_that_is_paused_in_bursts() {
 
 /// Idle clients have every connection, and take each that becomes free.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "fails on a busy machine, not understood yet"]
 async fn a_server_whose_connections_are_taken_by_idle_clients() {
     let options = PostgresOptions::new().max_connections(24);
     let server = server(options.setting("superuser_reserved_connections", "0"));
     let bite = Bite {
-        class: "exhausted",
+        class: Some("exhausted"),
         opens: true,
     };
-    survives(&server, bite, async |_| {
+    survives(&server, &FOUR, bite, async |_| {
         let url = server.url("postgres");
         let mut admin = PgConnection::connect(&url).await.unwrap();
         let mut idle = Vec::new();
@@ -82,10 +80,10 @@ async fn end_ours(admin: &mut PgConnection) {
 async fn a_server_that_is_read_only() {
     let server = server(PostgresOptions::new());
     let bite = Bite {
-        class: "unavailable",
+        class: Some("unavailable"),
         opens: true,
     };
-    survives(&server, bite, async |_| {
+    survives(&server, &FOUR, bite, async |_| {
         let url = server.url("postgres");
         let mut admin = PgConnection::connect(&url).await.unwrap();
         let settings = ["on", "off"];

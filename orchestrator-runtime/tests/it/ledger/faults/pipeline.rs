@@ -88,7 +88,11 @@ impl Pipeline {
             .with("ORCH_DB_CIRCUIT_OPEN_MS", "500")
             .with("ORCH_DB_QUEUE_MAX_ROWS", QUEUE_MAX_ROWS)
             .with("ORCH_SPILL_DIR", if spills { &spill_dir } else { "" })
-            // Fewer, larger transactions: four pipelines share two cores with two servers.
+            // A consumer that is not polled for so long is put out of the group; a busy machine is not.
+            .with("ORCH_KAFKA_CONSUMER_SESSION_TIMEOUT_MS", "6000")
+            .with("ORCH_KAFKA_CONSUMER_MAX_POLL_INTERVAL_MS", "12000")
+            .with("ORCH_KAFKA_PRODUCER_TRANSACTION_TIMEOUT_MS", "10000")
+            // Fewer, larger transactions: several pipelines share two cores with two servers.
             .with("ORCH_COMMIT_INTERVAL_MS", "40");
         let bed = more
             .iter()
@@ -167,7 +171,8 @@ impl Pipeline {
         if let Err(error) = well.await {
             findings.push(format!("{name}: {error}"));
         }
-        let dropped = last.dropped() - before.dropped();
+        // A machine that stalls may have cost rows before the fault, too.
+        let dropped = last.dropped();
         let lives = [bed.whole_life(&Offsets::new()).await];
         // What is late may still be under way; what was dropped never comes.
         let judged = bed
@@ -178,7 +183,7 @@ impl Pipeline {
                 "{name}: {judged:?}, but {dropped} rows were counted as dropped"
             ));
         }
-        if bite.opens && !spills && dropped == 0 {
+        if bite.opens && !spills && dropped == before.dropped() {
             findings.push(format!(
                 "{name}: nothing was dropped: the fault did not bite"
             ));
@@ -245,11 +250,12 @@ impl Pipeline {
             let values = self.looks.iter().map(|look| look.sum(metric, label));
             values.max().unwrap_or(0)
         };
-        let class = format!("class=\"{}\"", bite.class);
-        let errors =
-            max("orch_db_errors_total", &class) - self.before.sum("orch_db_errors_total", &class);
-        if errors == 0 {
-            findings.push(format!("{name}: no statement failed as {}", bite.class));
+        if let Some(class) = bite.class {
+            let label = format!("class=\"{class}\"");
+            let before = self.before.sum("orch_db_errors_total", &label);
+            if max("orch_db_errors_total", &label) == before {
+                findings.push(format!("{name}: no statement failed as {class}"));
+            }
         }
         if bite.opens && max("orch_db_circuit_open", "") == 0 {
             findings.push(format!("{name}: the circuit was never seen open"));

@@ -7,7 +7,7 @@ use orchestrator_testkit::postgres::PostgresOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use tokio::task::block_in_place;
 
-use super::{Bite, lasts, server, survives};
+use super::{Bite, FOUR, SIX, lasts, server, survives};
 
 /// So many connections are lost.
 const TERMINATED: usize = 50;
@@ -16,14 +16,13 @@ const IN_COMMIT_MIN: usize = 10;
 
 /// Somebody alters the table, and takes his time.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "fails on a busy machine, not understood yet"]
 async fn a_table_that_is_locked_for_10_s() {
     let server = server(PostgresOptions::new());
     let bite = Bite {
-        class: "timeout",
+        class: Some("timeout"),
         opens: true,
     };
-    survives(&server, bite, async |databases| {
+    survives(&server, &SIX, bite, async |databases| {
         let mut locks = Vec::new();
         for database in databases {
             let mut client = PgConnection::connect(&server.url(database)).await.unwrap();
@@ -45,10 +44,10 @@ async fn a_table_that_is_locked_for_10_s() {
 async fn statements_that_are_too_slow() {
     let server = server(PostgresOptions::new());
     let bite = Bite {
-        class: "timeout",
+        class: Some("timeout"),
         opens: true,
     };
-    survives(&server, bite, async |databases| {
+    survives(&server, &FOUR, bite, async |databases| {
         const SLOW: &str = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
             'BEGIN PERFORM pg_sleep(0.4); RETURN NULL; END';
             CREATE TRIGGER slow BEFORE INSERT OR UPDATE ON event_failures \
@@ -71,10 +70,11 @@ async fn statements_that_are_too_slow() {
 async fn connections_that_are_lost_50_times() {
     let server = server(PostgresOptions::new());
     let bite = Bite {
-        class: "unavailable",
+        // Chance picks the connections: not every pipeline need lose one.
+        class: None,
         opens: false,
     };
-    survives(&server, bite, async |_| {
+    survives(&server, &SIX, bite, async |_| {
         let mut admin = PgConnection::connect(&server.url("postgres"))
             .await
             .unwrap();
