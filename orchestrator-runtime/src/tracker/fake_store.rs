@@ -23,6 +23,8 @@ pub(crate) enum Mood {
     Panicking,
     Hanging,
     Slow(Duration),
+    /// Each row that is written takes so long.
+    SlowRows(Duration),
     /// The next statement meets a conflict, the others work.
     ConflictOnce,
     /// Refuses to note successes.
@@ -70,6 +72,7 @@ pub(super) struct Inner {
     pub(super) asked: Vec<(&'static str, i64, usize)>,
     pub(super) prepared: usize,
     pub(super) connections: usize,
+    pub(super) rows_per_statement: usize,
 }
 
 #[derive(Debug)]
@@ -86,6 +89,7 @@ impl Default for FakeStore {
             asked: Vec::new(),
             prepared: 0,
             connections: 1,
+            rows_per_statement: 10,
         };
         Self {
             inner: Mutex::new(inner),
@@ -145,6 +149,7 @@ impl FakeStore {
                 Mood::Panicking => std::panic::resume_unwind(Box::new("planted")),
                 Mood::Hanging => std::future::pending().await,
                 Mood::Slow(time) => tokio::time::sleep(time).await,
+                Mood::SlowRows(time) => tokio::time::sleep(time * rows.len() as u32).await,
                 Mood::ConflictOnce => {
                     self.set(Mood::Up);
                     return Err(StoreError::new(StoreErrorClass::Conflict, "deadlock"));
@@ -186,7 +191,7 @@ impl FailureStore for FakeStore {
     }
 
     fn rows_per_statement(&self) -> usize {
-        10
+        self.inner().rows_per_statement
     }
 
     fn connections(&self) -> usize {

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::LedgerSettings;
 use super::health::LedgerHealth;
+use super::pace::Pace;
 
 /// Connecting and migrating may take longer than a statement, and nobody waits for it.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,6 +33,7 @@ pub(super) struct Guarded {
     timeout: Duration,
     breaker: Mutex<Breaker>,
     ready: AtomicBool,
+    pace: Mutex<Pace>,
     health: Arc<LedgerHealth>,
 }
 
@@ -47,11 +49,13 @@ impl Guarded {
             slow_after: settings.timeout,
             probe_deadline: PROBE_TIMEOUT.max(settings.timeout),
         });
+        let pace = Pace::full(store.rows_per_statement().max(1), settings.timeout);
         Self {
             store,
             timeout: settings.timeout,
             breaker: Mutex::new(breaker),
             ready: AtomicBool::new(false),
+            pace: Mutex::new(pace),
             health,
         }
     }
@@ -127,6 +131,26 @@ impl Guarded {
         });
         running.finish(result.as_ref().err());
         result
+    }
+
+    /// The same of a statement that writes so many rows: later ones are about fewer if it is too slow.
+    async fn write<'a>(
+        &self,
+        name: &'static str,
+        rows: usize,
+        call: impl Fn() -> StoreFuture<'a, ()>,
+    ) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let result = self.run(name, call).await;
+        let too_slow = matches!(&result, Err(error) if error.class == StoreErrorClass::Timeout);
+        if too_slow || result.is_ok() {
+            self.pace().took(rows, started.elapsed(), too_slow);
+        }
+        result
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
@@ -242,8 +266,9 @@ impl FailureStore for Guarded {
         })
     }
 
+    /// As many as it does in time: fewer than the store takes, after time-outs.
     fn rows_per_statement(&self) -> usize {
-        self.store.rows_per_statement().max(1)
+        self.pace().rows()
     }
 
     fn connections(&self) -> usize {
@@ -256,7 +281,7 @@ impl FailureStore for Guarded {
         rows: &'a [LedgerRow],
         now_ms: i64,
     ) -> StoreFuture<'a, ()> {
-        Box::pin(self.run("insert_received", move || {
+        Box::pin(self.write("insert_received", rows.len(), move || {
             self.store.insert_received(ledger, rows, now_ms)
         }))
     }
@@ -267,7 +292,7 @@ impl FailureStore for Guarded {
         rows: &'a [LedgerRow],
         now_ms: i64,
     ) -> StoreFuture<'a, ()> {
-        Box::pin(self.run("upsert_failed", move || {
+        Box::pin(self.write("upsert_failed", rows.len(), move || {
             self.store.upsert_failed(ledger, rows, now_ms)
         }))
     }
@@ -278,7 +303,7 @@ impl FailureStore for Guarded {
         positions: &'a [SourcePosition],
         now_ms: i64,
     ) -> StoreFuture<'a, ()> {
-        Box::pin(self.run("pass_failed", move || {
+        Box::pin(self.write("pass_failed", positions.len(), move || {
             self.store.pass_failed(ledger, positions, now_ms)
         }))
     }
@@ -289,7 +314,14 @@ impl FailureStore for Guarded {
         ranges: &'a [OffsetRange],
         at_ms: i64,
     ) -> StoreFuture<'a, ()> {
-        Box::pin(self.run("succeed", move || self.store.succeed(ledger, ranges, at_ms)))
+        let offsets = ranges
+            .iter()
+            .map(|range| range.next - range.from)
+            .sum::<i64>();
+        let offsets = usize::try_from(offsets).unwrap_or(usize::MAX);
+        Box::pin(self.write("succeed", offsets, move || {
+            self.store.succeed(ledger, ranges, at_ms)
+        }))
     }
 
     fn provisional<'a>(

@@ -22,6 +22,7 @@ mod health;
 mod in_flight;
 mod none;
 mod owned;
+mod pace;
 mod queue;
 mod received;
 mod retention;

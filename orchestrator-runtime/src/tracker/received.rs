@@ -167,11 +167,20 @@ impl State {
         {
             records.extend(some.iter().map(|record| (record, *fence)));
         }
-        for some in records.chunks(notes.at_a_time.max(AT_LEAST) * notes.at_once) {
+        let mut rest = records.as_slice();
+        while !rest.is_empty() {
+            let size = self.at_a_time(notes).max(AT_LEAST) * notes.at_once;
+            let (some, more) = rest.split_at(size.min(rest.len()));
             self.receive(notes, some).await?;
+            rest = more;
         }
         self.report();
         Ok(())
+    }
+
+    /// Records of one statement, given what the database does in time.
+    fn at_a_time(&self, notes: &Notes) -> usize {
+        notes.at_a_time.min(self.writer.store.rows_per_statement())
     }
 
     /// Records with their fences, as many as go at once.
@@ -197,7 +206,7 @@ impl State {
 
     async fn write_received(&self, notes: &Notes, rows: &[LedgerRow]) -> Result<(), StoreError> {
         let mut statements = Vec::new();
-        for some in rows.chunks(notes.at_a_time) {
+        for some in rows.chunks(self.at_a_time(notes)) {
             statements.push(self.writer.write_rows(RowKind::Received, some));
         }
         let write = all(statements, notes.at_once);
@@ -233,7 +242,8 @@ impl State {
         };
         let at_ms = now_ms();
         lock(&notes.rows).failed(&passed.failures);
-        let gone = notes.in_flight().passed(passed, notes.at_a_time);
+        let at_a_time = self.at_a_time(notes);
+        let gone = notes.in_flight().passed(passed, at_a_time);
         if !gone.missed.is_empty() {
             let reason = match self.spill {
                 Some(_) => DropReason::SpillFull,
@@ -249,7 +259,7 @@ impl State {
         {
             let mut successes = lock(&notes.successes);
             for run in gone.succeeded {
-                successes.push(run, at_ms, notes.at_a_time);
+                successes.push(run, at_ms, at_a_time);
             }
         }
         // Else the background does it.
@@ -299,7 +309,7 @@ impl State {
             lock(&notes.rows).remove(rows.len());
             return Ok(true);
         }
-        let chunks = lock(&notes.successes).take(notes.at_a_time, notes.at_once);
+        let chunks = lock(&notes.successes).take(self.at_a_time(notes), notes.at_once);
         if chunks.is_empty() {
             return Ok(false);
         }

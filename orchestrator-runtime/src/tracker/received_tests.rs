@@ -255,6 +255,22 @@ async fn the_journal_outlives_the_process() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_a_slow_database_less_is_asked_at_a_time() {
+    let store = FakeStore::new();
+    store.inner().rows_per_statement = 1_000;
+    let strict = LedgerSettings {
+        degrade_dont_block: false,
+        ..outbox()
+    };
+    let ledger = start(&store, strict).await;
+    store.set(Mood::SlowRows(Duration::from_millis(1)));
+    let records = taken(0..3_000);
+    assert!(ledger.tracker.received(&records).await.is_err());
+    ledger.tracker.received(&records).await.unwrap();
+    assert_eq!(store.summary().len(), 3_000);
+}
+
+#[tokio::test(start_paused = true)]
 async fn strictly_nothing_is_taken_that_is_not_noted() {
     let store = FakeStore::new();
     let strict = LedgerSettings {

@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep};
 
 use super::built_in::State;
 use super::now_ms;
-use super::upkeep::{Pace, timed, with_jitter};
+use super::pace::Pace;
+use super::upkeep::{timed, with_jitter};
 use super::writer::Writer;
 
 /// How long after the start, and how often.
@@ -67,7 +68,7 @@ impl Pruned {
 impl State {
     pub(super) async fn keep_pruning(&self, retention: &Retention) {
         let mut pruned = Pruned::nothing();
-        let mut pace = Pace::new(self.writer.store.rows_per_statement(), self.upkeep.timeout);
+        let mut pace = Pace::gentle(self.writer.store.rows_per_statement(), self.upkeep.timeout);
         let mut all_again = Instant::now() + ALL_AGAIN_AFTER;
         let mut next = FIRST_AFTER;
         loop {
@@ -109,7 +110,7 @@ impl State {
             }
             let limit = pace.rows();
             let (deleted, took) = timed(store.prune(ledger, range.clone(), limit)).await;
-            pace.took(took, deleted.is_err());
+            pace.took(limit, took, deleted.is_err());
             if deleted.as_ref().is_err_and(is_too_slow) {
                 pruned.too_slow(&range);
             }

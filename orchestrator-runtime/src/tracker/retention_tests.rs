@@ -231,7 +231,7 @@ mod on_sqlite {
         next.flush().await;
         let keep = Duration::from_millis(1);
         sleep(keep * 5).await;
-        let mut pace = Pace::new(1000, settings.timeout);
+        let mut pace = Pace::gentle(1000, settings.timeout);
         let (retention, mut pruned) = (Retention { keep }, Pruned::nothing());
         let done = next.state.prune(&retention, &mut pruned, &mut pace).await;
         assert!(done.unwrap());

@@ -11,8 +11,9 @@ use tokio::time::{Instant, sleep};
 use super::built_in::State;
 use super::now_ms;
 use super::owned::{Owned, Page};
+use super::pace::Pace;
 use super::settled::{Settled, name};
-use super::upkeep::{Pace, timed};
+use super::upkeep::timed;
 use super::writer::{Writer, refused_alone};
 
 /// The most rows looked at in one statement.
@@ -35,7 +36,7 @@ pub(super) struct Safeguard {
 impl State {
     pub(super) async fn keep_settling(&self, safeguard: &Safeguard) {
         let tick = TICK.min(safeguard.stale / 4).max(PAUSE);
-        let mut pace = Pace::new(PAGE_ROWS, self.upkeep.timeout);
+        let mut pace = Pace::gentle(PAGE_ROWS, self.upkeep.timeout);
         let mut losses = self.losses();
         loop {
             sleep(tick).await;
@@ -98,9 +99,10 @@ impl State {
         if !self.is_quiet() {
             return Ok(());
         }
-        let read = store.received_page(ledger, &page.from, pace.rows());
+        let rows = pace.rows();
+        let read = store.received_page(ledger, &page.from, rows);
         let (read, took) = timed(read).await;
-        pace.took(took, read.is_err());
+        pace.took(rows, took, read.is_err());
         let read = read?;
         let before_ms = now_ms() - i64::try_from(safeguard.stale.as_millis()).unwrap_or(i64::MAX);
         let verdict = safeguard.owned().judge(page, &read.rows, untold, before_ms);

@@ -14,9 +14,6 @@ use super::owned::{Owned, of_passed};
 use super::retention::Retention;
 use super::safeguard::Safeguard;
 
-/// The fewest rows a statement is about, however slow the database is.
-const LEAST_ROWS: usize = 10;
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Upkeep {
@@ -112,44 +109,6 @@ impl State {
     pub(super) async fn rest(&self, least: Duration, took: Duration) {
         let share = if self.is_idle() { 2 } else { 10 };
         sleep(least.max(took * share)).await;
-    }
-}
-
-/// How many rows a statement is about: as many as the database does in a fraction of what a statement may take, so
-/// that no other has to wait for it, and it never counts as slow.
-#[derive(Debug)]
-pub(super) struct Pace {
-    rows: usize,
-    max_rows: usize,
-    timeout: Duration,
-}
-
-impl Pace {
-    pub(super) fn new(max_rows: usize, timeout: Duration) -> Self {
-        Self {
-            rows: (max_rows / 8).max(1),
-            max_rows,
-            timeout,
-        }
-    }
-
-    pub(super) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// A statement about [`rows`](Self::rows) rows has taken so long.
-    pub(super) fn took(&mut self, took: Duration, failed: bool) {
-        self.rows = if failed {
-            (self.rows / 8).max(LEAST_ROWS)
-        } else if took > self.timeout / 2 {
-            // Not less and less of a database that answers late whatever it is asked.
-            (self.rows / 2).max(LEAST_ROWS * 10)
-        } else if took < self.timeout / 8 {
-            self.rows * 2
-        } else {
-            self.rows
-        };
-        self.rows = self.rows.min(self.max_rows);
     }
 }
 

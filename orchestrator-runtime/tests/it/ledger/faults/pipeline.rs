@@ -85,6 +85,8 @@ impl Pipeline {
         let bed = Bed::with_table(strategy, Table::on(server), Mode::SkipAndLog).await;
         let spill_dir = bed.table.folder().join("spill").display().to_string();
         let bed = bed
+            // What a statement may take on a machine that is busy.
+            .with("ORCH_DB_TIMEOUT_MS", "400")
             .with("ORCH_DB_CIRCUIT_OPEN_MS", "500")
             .with("ORCH_DB_QUEUE_MAX_ROWS", QUEUE_MAX_ROWS)
             .with("ORCH_SPILL_DIR", if spills { &spill_dir } else { "" })

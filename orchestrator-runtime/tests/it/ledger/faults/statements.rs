@@ -49,7 +49,7 @@ async fn statements_that_are_too_slow() {
     };
     survives(&server, &FOUR, bite, async |databases| {
         const SLOW: &str = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
-            'BEGIN PERFORM pg_sleep(0.4); RETURN NULL; END';
+            'BEGIN PERFORM pg_sleep(0.8); RETURN NULL; END';
             CREATE TRIGGER slow BEFORE INSERT OR UPDATE ON event_failures \
             FOR EACH STATEMENT EXECUTE FUNCTION slow()";
         const FAST: &str = "DROP TRIGGER slow ON event_failures";
