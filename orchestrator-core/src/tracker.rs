@@ -295,7 +295,8 @@ pub trait FailureStore: Send + Sync + 'static {
         1
     }
 
-    /// Inserts records as RECEIVED. A row there already becomes RECEIVED again, not passed, if its fence is older.
+    /// Inserts records as RECEIVED: rows made by [`LedgerRow::received`], which have no error and no outcome. A row
+    /// there already becomes RECEIVED again, not passed, if its fence is older.
     fn insert_received<'a>(
         &'a self,
         ledger: &'a LedgerIdentity,

@@ -96,7 +96,7 @@ impl Default for LedgerSettings {
             store_payload: StorePayload::Failed,
             spill_dir: None,
             spill_max_bytes: 1024 * 1024 * 1024,
-            max_connections: 4,
+            max_connections: 20,
             safeguard_stale: Some(Duration::from_secs(300)),
             retention: Some(Duration::from_secs(168 * 3600)),
             only_success_passes: false,

@@ -120,6 +120,12 @@ impl Notes {
         lock(&self.rows).rows.len()
     }
 
+    /// How many statements are run before anybody looks at what they did: several that run at once should not have to
+    /// wait for the slowest of them all the time.
+    fn statements(&self, at_a_time: usize) -> usize {
+        self.at_once * AT_LEAST.div_ceil(at_a_time)
+    }
+
     /// Whether nothing is left to write.
     pub(super) fn is_idle(&self) -> bool {
         self.rows_waiting() == 0 && lock(&self.successes).records() == 0
@@ -169,7 +175,8 @@ impl State {
         }
         let mut rest = records.as_slice();
         while !rest.is_empty() {
-            let size = self.at_a_time(notes).max(AT_LEAST) * notes.at_once;
+            let at_a_time = self.at_a_time(notes);
+            let size = notes.statements(at_a_time) * at_a_time;
             let (some, more) = rest.split_at(size.min(rest.len()));
             self.receive(notes, some).await?;
             rest = more;
@@ -309,7 +316,8 @@ impl State {
             lock(&notes.rows).remove(rows.len());
             return Ok(true);
         }
-        let chunks = lock(&notes.successes).take(self.at_a_time(notes), notes.at_once);
+        let at_a_time = self.at_a_time(notes);
+        let chunks = lock(&notes.successes).take(at_a_time, notes.statements(at_a_time));
         if chunks.is_empty() {
             return Ok(false);
         }

@@ -22,8 +22,8 @@ mod schema;
 mod server;
 mod statements;
 
-/// Several batches are written at once; more of them would wait for the same disk.
-const CONNECTIONS: usize = 4;
+/// How many statements may run at once, unless it is said otherwise. Opened when they are needed.
+const CONNECTIONS: usize = 20;
 
 /// A table's name is 64 characters at most, and that of the migrations has 25 more than the ledger's.
 const TABLE_NAME_MAX: usize = 39;

@@ -30,8 +30,9 @@ mod statements;
 
 /// What a statement costs beside its rows is no longer felt here, and it is still well within its time.
 const ROWS_PER_STATEMENT: usize = 1000;
-/// How many statements may run at once. A server has about a hundred connections for everybody.
-const CONNECTIONS: usize = 4;
+/// How many statements may run at once, unless it is said otherwise. RELIABLE needs many, for commits that are
+/// flushed together; they are opened when they are needed. A server has about a hundred for everybody.
+const CONNECTIONS: usize = 20;
 
 /// The ledger in PostgreSQL, 12 or newer.
 ///

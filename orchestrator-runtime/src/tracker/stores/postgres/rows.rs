@@ -9,15 +9,20 @@ use sqlx::postgres::PgBindIterExt;
 
 use super::statement::Statement;
 
-/// The columns a row fills.
-pub(super) const COLUMNS: &str = "source_topic, source_partition, source_offset, record_timestamp_ms, target_topic, \
-     message_key, headers, attempts, dedup_key, origin_dedup_key, error_class, error_message, error_chain, payload, \
-     dead_lettered, fence, passed_at";
+/// What is known of a record when it is taken.
+pub(super) const TAKEN: &str = "source_topic, source_partition, source_offset, record_timestamp_ms, message_key, headers, \
+     dedup_key, origin_dedup_key, payload, fence";
 
-/// Their arrays, after three other parameters.
-pub(super) const ARRAYS: &str = "$4::text[], $5::int4[], $6::int8[], $7::int8[], $8::text[], $9::bytea[], \
-     $10::bytea[], $11::int8[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::bytea[], \
-     $18::bool[], $19::int8[], $20::int8[]";
+/// Its arrays, after three other parameters.
+pub(super) const TAKEN_ARRAYS: &str = "$4::text[], $5::int4[], $6::int8[], $7::int8[], $8::bytea[], $9::bytea[], \
+     $10::text[], $11::text[], $12::bytea[], $13::int8[]";
+
+/// What a failure adds to it.
+pub(super) const FAILED: &str =
+    "target_topic, attempts, error_class, error_message, error_chain, dead_lettered, passed_at";
+
+pub(super) const FAILED_ARRAYS: &str = "$14::text[], $15::int8[], $16::text[], $17::text[], $18::text[], $19::bool[], \
+     $20::int8[]";
 
 /// The most that one statement carries: PostgreSQL takes no message of a gigabyte, and holds several copies.
 const STATEMENT_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -49,38 +54,44 @@ pub(super) fn portions<'a, 'r>(
     })
 }
 
-pub(super) fn bind(statement: Statement, rows: &[Cow<'_, LedgerRow>]) -> Result<Statement, Error> {
+/// Binds [`TAKEN_ARRAYS`].
+pub(super) fn bind_taken(
+    statement: Statement,
+    rows: &[Cow<'_, LedgerRow>],
+) -> Result<Statement, Error> {
     let rows = || rows.iter().map(AsRef::<LedgerRow>::as_ref);
-    let error = |text: fn(&RowError) -> &str| rows().map(move |row| row.error.as_ref().map(text));
+    let partition = || rows().map(|row| &row.position.partition);
     statement
-        .bind(
-            rows()
-                .map(|row| row.position.partition.topic.as_str())
-                .bind_iter(),
-        )?
-        .bind(
-            rows()
-                .map(|row| row.position.partition.partition)
-                .bind_iter(),
-        )?
+        .bind(partition().map(|its| its.topic.as_str()).bind_iter())?
+        .bind(partition().map(|its| its.partition).bind_iter())?
         .bind(rows().map(|row| row.position.offset).bind_iter())?
         .bind(rows().map(|row| row.record_timestamp_ms).bind_iter())?
-        .bind(rows().map(|row| row.target_topic.as_deref()).bind_iter())?
         .bind(rows().map(|row| row.message_key.as_deref()).bind_iter())?
         .bind(rows().map(|row| &*row.headers).bind_iter())?
-        .bind(rows().map(|row| i64::from(row.attempts)).bind_iter())?
         .bind(rows().map(|row| &*row.dedup_key).bind_iter())?
         .bind(
             rows()
                 .map(|row| row.origin_dedup_key.as_deref())
                 .bind_iter(),
         )?
+        .bind(rows().map(|row| row.payload.as_deref()).bind_iter())?
+        .bind(rows().map(|row| row.fence).bind_iter())
+}
+
+/// Binds [`FAILED_ARRAYS`].
+pub(super) fn bind_failed(
+    statement: Statement,
+    rows: &[Cow<'_, LedgerRow>],
+) -> Result<Statement, Error> {
+    let rows = || rows.iter().map(AsRef::<LedgerRow>::as_ref);
+    let error = |text: fn(&RowError) -> &str| rows().map(move |row| row.error.as_ref().map(text));
+    statement
+        .bind(rows().map(|row| row.target_topic.as_deref()).bind_iter())?
+        .bind(rows().map(|row| i64::from(row.attempts)).bind_iter())?
         .bind(error(|error| error.class.as_str()).bind_iter())?
         .bind(error(|error| &error.message).bind_iter())?
         .bind(error(|error| &error.chain).bind_iter())?
-        .bind(rows().map(|row| row.payload.as_deref()).bind_iter())?
         .bind(rows().map(|row| row.dead_lettered).bind_iter())?
-        .bind(rows().map(|row| row.fence).bind_iter())?
         .bind(rows().map(|row| row.passed_at_ms).bind_iter())
 }
 

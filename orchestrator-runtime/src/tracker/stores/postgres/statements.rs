@@ -1,11 +1,12 @@
 //! The store's statements: the SQL and what is bound to it. Used by the store; nothing is executed here. The only name
 //! put into SQL is a checked table name, and no text depends on the number of rows: each is planned once a connection.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use orchestrator_core::ledger_row::{LedgerRow, LedgerStatus};
+use orchestrator_core::ledger_row::LedgerRow;
 use orchestrator_core::tracker::{STALE_CLASS, STALE_MESSAGE};
 use orchestrator_core::{LedgerIdentity, OffsetRange, Settlement, SourcePartition, SourcePosition};
 use sqlx::Error;
@@ -57,15 +58,20 @@ const OF_PARTITION: &str =
 impl Statements {
     pub(super) fn new(table: TableName) -> Self {
         let name = format!("\"{}\"", table.as_str());
-        let insert = |status: LedgerStatus, on_conflict| {
-            let (columns, arrays, status) = (rows::COLUMNS, rows::ARRAYS, status.as_str());
-            let text = format!(
-                "INSERT INTO {name} AS t (cluster_id, consumer_group, created_at, updated_at, status, {columns}) \
-                 SELECT $1, $2, $3, $3, '{status}', r.* FROM UNNEST({arrays}) AS r \
+        let insert = |columns: &[&str],
+                      values: &[&str],
+                      arrays: &[&str],
+                      on_conflict|
+         -> Arc<str> {
+            let (columns, values, arrays) =
+                (columns.join(", "), values.join(", "), arrays.join(", "));
+            format!(
+                "INSERT INTO {name} AS t (cluster_id, consumer_group, created_at, updated_at, {columns}) \
+                 SELECT $1, $2, $3, $3, {values}, r.* FROM UNNEST({arrays}) AS r \
                  ON CONFLICT (cluster_id, consumer_group, source_topic, source_partition, source_offset, \
                  record_timestamp_ms) DO UPDATE SET {on_conflict}"
-            );
-            text.into()
+            )
+            .into()
         };
         let in_range = |set, condition: &str| -> Arc<str> {
             let within = "source_offset BETWEEN $6 AND $7 AND source_offset <> ALL($8)";
@@ -91,8 +97,18 @@ impl Statements {
             text.into()
         };
         Self {
-            insert_received: insert(LedgerStatus::Received, TAKEN_AGAIN),
-            upsert_failed: insert(LedgerStatus::Failed, FAILED),
+            insert_received: insert(
+                &["status, attempts, dead_lettered", rows::TAKEN],
+                &["'RECEIVED', 0, false"],
+                &[rows::TAKEN_ARRAYS],
+                TAKEN_AGAIN,
+            ),
+            upsert_failed: insert(
+                &["status", rows::TAKEN, rows::FAILED],
+                &["'FAILED'"],
+                &[rows::TAKEN_ARRAYS, rows::FAILED_ARRAYS],
+                FAILED,
+            ),
             pass_failed: at_offsets(
                 "passed_at = $5, updated_at = $5",
                 "status = 'FAILED' AND passed_at IS NULL AND fence <= $5",
@@ -127,7 +143,10 @@ impl Statements {
         rows: &[LedgerRow],
         now_ms: i64,
     ) -> All {
-        insert(&self.insert_received, ledger, rows, now_ms)
+        insert(rows, |rows| {
+            let statement = of_ledger(&self.insert_received, ledger)?.bind(now_ms)?;
+            rows::bind_taken(statement, rows)
+        })
     }
 
     pub(super) fn upsert_failed(
@@ -136,7 +155,10 @@ impl Statements {
         rows: &[LedgerRow],
         now_ms: i64,
     ) -> All {
-        insert(&self.upsert_failed, ledger, rows, now_ms)
+        insert(rows, |rows| {
+            let statement = of_ledger(&self.upsert_failed, ledger)?.bind(now_ms)?;
+            rows::bind_failed(rows::bind_taken(statement, rows)?, rows)
+        })
     }
 
     pub(super) fn pass_failed(
@@ -240,11 +262,9 @@ impl fmt::Debug for Statements {
     }
 }
 
-fn insert(sql: &Arc<str>, ledger: &LedgerIdentity, rows: &[LedgerRow], now_ms: i64) -> All {
+fn insert(rows: &[LedgerRow], statement: impl Fn(&[Cow<'_, LedgerRow>]) -> One) -> All {
     let rows = rows::sorted(rows);
-    rows::portions(&rows)
-        .map(|rows| rows::bind(of_ledger(sql, ledger)?.bind(now_ms)?, rows))
-        .collect()
+    rows::portions(&rows).map(statement).collect()
 }
 
 /// A statement for each partition, in their order: see [`rows::sorted`].
