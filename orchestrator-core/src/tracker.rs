@@ -321,8 +321,8 @@ pub trait FailureStore: Send + Sync + 'static {
         at_ms: i64,
     ) -> StoreFuture<'a, ()>;
 
-    /// Turns the RECEIVED and the provisional FAILED rows in these ranges into SUCCESS, passed at `at_ms`; those that
-    /// had failed before are resolved then. There are at most [`rows_per_statement`](Self::rows_per_statement)
+    /// Turns the RECEIVED, the provisional FAILED and the UNKNOWN rows in these ranges into SUCCESS, passed at `at_ms`;
+    /// those that had failed before are resolved then. There are at most [`rows_per_statement`](Self::rows_per_statement)
     /// ranges, and as many offsets in all.
     fn succeed<'a>(
         &'a self,

@@ -194,8 +194,8 @@ impl FailureStore for InMemoryStore {
             } in ranges
             {
                 for there in within(stored, &partition.at(*from), *from..*next) {
-                    let received = there.status == LedgerStatus::Received;
-                    let open = received || there.is_provisional();
+                    let unsettled = [LedgerStatus::Received, LedgerStatus::Unknown];
+                    let open = unsettled.contains(&there.status) || there.is_provisional();
                     if open && there.row.fence <= at_ms {
                         if there.error_class().is_some() {
                             there.resolved_at_ms = Some(at_ms);

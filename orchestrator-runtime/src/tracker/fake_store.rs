@@ -171,12 +171,12 @@ impl FakeStore {
 
 fn succeed(inner: &mut Inner, now_ms: i64, matches: impl Fn(&SourcePosition) -> bool) {
     for ((position, _), stored) in &mut inner.rows {
-        let open = matches!(stored.status, LedgerStatus::Received | LedgerStatus::Failed);
-        if open
-            && stored.row.fence <= now_ms
-            && stored.row.passed_at_ms.is_none()
-            && matches(position)
-        {
+        let open = match stored.status {
+            LedgerStatus::Received | LedgerStatus::Failed => stored.row.passed_at_ms.is_none(),
+            LedgerStatus::Unknown => true,
+            LedgerStatus::Success => false,
+        };
+        if open && stored.row.fence <= now_ms && matches(position) {
             stored.resolved |= stored.error_class().is_some();
             stored.status = LedgerStatus::Success;
             stored.row.passed_at_ms = Some(now_ms);

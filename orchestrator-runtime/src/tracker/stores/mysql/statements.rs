@@ -104,7 +104,9 @@ impl Statements<'_> {
             .push_bind(self.now_ms)
             .push(", status = 'SUCCESS'");
         self.within(&mut query, ranges);
-        query.push(" AND status IN ('RECEIVED', 'FAILED') AND passed_at IS NULL AND fence <= ");
+        query.push(
+            " AND (status IN ('RECEIVED', 'FAILED') AND passed_at IS NULL OR status = 'UNKNOWN') AND fence <= ",
+        );
         query.push_bind(self.now_ms);
         query
     }

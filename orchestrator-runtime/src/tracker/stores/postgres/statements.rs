@@ -49,7 +49,7 @@ const FAILED: &str = "target_topic = excluded.target_topic, message_key = exclud
 
 const SUCCEEDED: &str = "status = 'SUCCESS', passed_at = $5, updated_at = $5, \
      resolved_at = CASE WHEN error_class IS NULL THEN resolved_at ELSE $5 END";
-const OPEN: &str = "status IN ('RECEIVED', 'FAILED') AND passed_at IS NULL AND fence <= $5";
+const OPEN: &str = "(status IN ('RECEIVED', 'FAILED') AND passed_at IS NULL OR status = 'UNKNOWN') AND fence <= $5";
 
 /// The unique key but for the offset.
 const OF_PARTITION: &str =

@@ -63,7 +63,8 @@ impl Statements<'_> {
             .push_bind(self.now_ms);
         self.within(&mut query, ranges.iter().map(ends));
         query.push(
-            " AND t.status IN ('RECEIVED', 'FAILED') AND t.passed_at IS NULL AND t.fence <= ",
+            " AND (t.status IN ('RECEIVED', 'FAILED') AND t.passed_at IS NULL OR t.status = 'UNKNOWN') \
+             AND t.fence <= ",
         );
         query.push_bind(self.now_ms);
         query
