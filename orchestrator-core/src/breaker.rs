@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 /// When the circuit opens, and how it closes again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerSettings {
-    /// Failed calls in a row that open it; 0 counts as 1.
+    /// Failed calls in a row that open it; 0 counts as 1. Calls that were under way together when one of them failed
+    /// count once: they may have failed for one reason, a disk that paused say.
     pub failure_threshold: u32,
     /// How long it stays open before a probe.
     pub open_for: Duration,
@@ -86,9 +87,24 @@ pub struct Breaker {
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    Closed { failures: u32 },
-    Open { until: Instant },
-    Probing { until: Instant },
+    Closed {
+        failures: u32,
+        /// When the last of them was counted.
+        last: Option<Instant>,
+    },
+    Open {
+        until: Instant,
+    },
+    Probing {
+        until: Instant,
+    },
+}
+
+impl State {
+    const CLOSED: Self = Self::Closed {
+        failures: 0,
+        last: None,
+    };
 }
 
 impl Breaker {
@@ -96,7 +112,7 @@ impl Breaker {
     pub fn new(settings: BreakerSettings) -> Self {
         Self {
             settings,
-            state: State::Closed { failures: 0 },
+            state: State::CLOSED,
             forced: None,
             epoch: 0,
         }
@@ -131,17 +147,19 @@ impl Breaker {
             None => outcome == CallOutcome::Failed || took > self.settings.slow_after,
         };
         match self.state {
-            State::Closed { .. } if !failed => self.state = State::Closed { failures: 0 },
-            State::Closed { failures } => {
+            State::Closed { .. } if !failed => self.state = State::CLOSED,
+            State::Closed { last, .. } if last.is_some_and(|last| permit.started < last) => {}
+            State::Closed { failures, .. } => {
                 let failures = failures.saturating_add(1);
                 if failures >= self.settings.failure_threshold {
                     self.open(now);
                 } else {
-                    self.state = State::Closed { failures };
+                    let last = Some(now);
+                    self.state = State::Closed { failures, last };
                 }
             }
             State::Probing { .. } if failed => self.open(now),
-            State::Probing { .. } => self.enter(State::Closed { failures: 0 }),
+            State::Probing { .. } => self.enter(State::CLOSED),
             State::Open { .. } => {}
         }
     }
@@ -183,7 +201,7 @@ impl Breaker {
         match (self.forced, forced) {
             (before, after) if before == after => {}
             (Some(Forced::Open), None) => self.enter(State::Open { until: now }),
-            (Some(Forced::Closed), None) => self.enter(State::Closed { failures: 0 }),
+            (Some(Forced::Closed), None) => self.enter(State::CLOSED),
             _ => self.epoch += 1,
         }
         self.forced = forced;

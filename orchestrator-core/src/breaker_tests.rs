@@ -211,6 +211,21 @@ fn late_outcomes_of_an_earlier_state_say_nothing() {
     assert_eq!(breaker.state(later), Closed);
 }
 
+#[test]
+fn calls_that_fail_together_count_once() {
+    let mut now = Instant::now();
+    let mut breaker = Breaker::new(SETTINGS);
+    for round in 1..=SETTINGS.failure_threshold {
+        let together: Vec<_> = (0..8).map(|_| breaker.try_call(now).unwrap()).collect();
+        for permit in together {
+            now += Duration::from_millis(1);
+            breaker.report(permit, Failed, now);
+        }
+        let state = if round == 3 { Open } else { Closed };
+        assert_eq!(breaker.state(now), state, "round {round}");
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Action {
     Begin,

@@ -193,7 +193,7 @@ pub(crate) static SECTIONS: &[(&str, &[Key])] = &[
         Key::new("DB_TIMEOUT_MS", Millis(1, 60_000), Is("150"), "Deadline of one statement."),
         Key::new("DB_BATCH_BUDGET_MS", Millis(1, 600_000), Is("1000"), "Deadline of all statements of one batch."),
         Key::new("DB_MAX_CONNECTIONS", Count(1, 1000), Is("20"), "Connections to the ledger's database at the most, per process; only RELIABLE has use for more than a few. SQLite has one."),
-        Key::new("DB_CIRCUIT_FAILURE_THRESHOLD", Count(1, 1_000_000), Is("5"), "Failed statements in a row that open the circuit."),
+        Key::new("DB_CIRCUIT_FAILURE_THRESHOLD", Count(1, 1_000_000), Is("5"), "Failed statements in a row that open the circuit; of those that run at once only one counts."),
         Key::new("DB_CIRCUIT_OPEN_MS", Millis(1, HOUR_MS), Is("10000"), "Time the circuit stays open before a probe."),
         Key::new("DB_DEGRADE_DONT_BLOCK", SWITCH, Is("true"), "Database down: true keeps Kafka moving, false holds partitions so that nothing passes unrecorded."),
         Key::new("DB_QUEUE_MAX_ROWS", Count(1, 10_000_000), Is("10000"), "Rows that wait for a database that is down; more are dropped and counted."),
