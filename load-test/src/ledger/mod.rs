@@ -9,6 +9,7 @@ mod scenario;
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -79,10 +80,10 @@ pub(crate) fn run(args: &LedgerArgs) -> Result<()> {
     println!("logs of the runs: {}", bench.folder.display());
     let measured = bench.measure_all();
     let deleted = topics::delete(&args.bootstrap_servers, &bench.topics);
-    measured?;
-    deleted?;
+    // What was measured until something went wrong is worth reading, too.
     bench.print_ratios();
-    Ok(())
+    measured?;
+    deleted
 }
 
 struct Bench<'a> {
@@ -158,18 +159,46 @@ impl Bench<'_> {
             // Nobody listens there: connections are refused at once, as by a server that is down.
             Database::Down => Some("postgres://ledger:none@127.0.0.1:1/ledger".to_owned()),
         };
-        match (scenario.raw, &url) {
-            (Some(kind), Some(url)) => raw::rate(kind, url, self.args.num_records),
+        let rate = match (scenario.raw, &url) {
+            (Some(kind), Some(url)) => raw::rate(kind, url, self.args.num_records)?,
             _ => {
                 let measured = self.run_program(scenario, round, source, url.as_deref())?;
                 if scenario.database == Database::Postgres
-                    && let Some(url) = url
+                    && let Some(url) = &url
                 {
-                    self.check_rows(scenario, &url)?;
+                    self.check_rows(scenario, url)?;
                 }
-                Ok(measured.throughput)
+                measured.throughput
+            }
+        };
+        self.forget(scenario, url.as_deref().unwrap_or_default())?;
+        Ok(rate)
+    }
+
+    /// Removes the rows of a run that went well: there are millions.
+    fn forget(&self, scenario: &Scenario, url: &str) -> Result<()> {
+        match scenario.database {
+            Database::None | Database::Down => {}
+            Database::Sqlite => {
+                let file = url.trim_start_matches("sqlite://");
+                for suffix in ["", "-wal", "-shm"] {
+                    match fs::remove_file(format!("{file}{suffix}")) {
+                        Err(error) if error.kind() != ErrorKind::NotFound => {
+                            return Err(error.into());
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Database::Postgres => {
+                let database = url.rsplit('/').next().unwrap_or_default();
+                self.postgres.sql(
+                    "postgres",
+                    &format!("DROP DATABASE \"{database}\" WITH (FORCE)"),
+                )?;
             }
         }
+        Ok(())
     }
 
     fn run_program(

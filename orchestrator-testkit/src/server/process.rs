@@ -18,7 +18,8 @@ use crate::command::tail;
 
 const SCRIPT: &str = include_str!("supervisor.sh");
 const NAME_CHARACTERS: usize = 10;
-const LOG_TAIL_LINES: usize = 30;
+/// MariaDB says what went wrong in its installation above 25 lines of advice.
+const LOG_TAIL_LINES: usize = 60;
 /// For what the shell does at once.
 const SHELL_DEADLINE: Duration = Duration::from_secs(20);
 /// For what takes the server's time: preparing its data, and a graceful end.
