@@ -18,14 +18,17 @@ use crate::faults::load::Load;
 use crate::faults::scene::{LIMIT, drain};
 use crate::faults::served::{get, wait_until_all_work};
 
-const PER_SECOND: u32 = 400;
+/// What six pipelines at once can do on a machine that is busy.
+const PER_SECOND: u32 = 250;
 /// Few enough that an outage of seconds fills it.
-const QUEUE_MAX_ROWS: &str = "100";
+const QUEUE_MAX_ROWS: &str = "50";
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// No more than so long may pass without any progress: time-outs until the breaker opens, and a machine that is busy.
 const STALL_MAX: Duration = Duration::from_secs(10);
-/// Of what comes in during the fault, so much is passed during it.
+/// Of what comes in during the fault, so much is passed during it,
 const PASSED_MIN_PERCENT: i64 = 70;
+/// but for what comes in so many seconds: five time-outs, until the breaker opens, and what it takes to catch up.
+const LATE_S: i64 = 3;
 
 /// See the module.
 pub(super) struct Pipeline {
@@ -236,7 +239,8 @@ impl Pipeline {
         if stall > STALL_MAX {
             findings.push(format!("{name}: nothing was passed for {stall:?}"));
         }
-        if passed * 100 < written * PASSED_MIN_PERCENT {
+        let in_time = written - LATE_S * i64::from(PER_SECOND);
+        if passed * 100 < in_time * PASSED_MIN_PERCENT {
             findings.push(format!(
                 "{name}: {passed} of {written} records were passed in time"
             ));
