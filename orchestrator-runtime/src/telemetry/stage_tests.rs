@@ -16,11 +16,12 @@ use tracing::info;
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::ecs;
-use super::tests::{Memory, parsed};
+use super::tests::{Memory, among_others, parsed};
 use crate::worker::stage::{Stage, StageSettings};
 
 /// Stands for the process's subscriber, which reaches every thread; tests have one each.
 fn subscriber() -> (Dispatch, Memory) {
+    among_others();
     let memory = Memory::default();
     let layer = ecs::layer(memory.clone(), "orders".into());
     (
