@@ -1,13 +1,13 @@
-//! Writes seeded orders to a topic. Called by `main` as `load-test fill` and by `compare` for its source.
-//! The same seed and count give the same records, whatever the machine; must never leave a topic short
-//! without saying so.
+//! Writes the test kit's seeded orders to a topic, as fast as it can. Called by `main` as `load-test fill`, and by
+//! whoever needs a backlog. The same seed and count give the same records, whatever the machine; must never leave a
+//! topic short without saying so.
 
-use std::fmt::Write as _;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use orchestrator_testkit::orders::Orders;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -17,14 +17,12 @@ use crate::topics;
 
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(1);
-/// Placed one millisecond apart from here on (2026-01-01), so that a run depends on no clock.
-const FIRST_PLACED_AT_MS: u64 = 1_767_225_600_000;
 
 /// What to write, and where.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct FillArgs {
     /// Brokers to connect to, host:port[,host:port..]
-    #[arg(long)]
+    #[arg(long, env = "ORCH_BOOTSTRAP_SERVERS")]
     pub(crate) bootstrap_servers: String,
     /// Topic to write to; created if it does not exist
     #[arg(long)]
@@ -32,7 +30,7 @@ pub(crate) struct FillArgs {
     /// Orders to write
     #[arg(long)]
     pub(crate) num_records: u64,
-    /// Bytes of one order, filled up by its note
+    /// Bytes of one order, about 300 at least, filled up by its note
     #[arg(long, default_value_t = 316)]
     pub(crate) record_size: usize,
     /// Partitions of a topic that has to be created
@@ -41,6 +39,9 @@ pub(crate) struct FillArgs {
     /// The same seed gives the same orders
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// The share of orders that cannot be enriched, 0.0 to 1.0
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) poison: f64,
     /// The x-fault header of some orders, transient:1 say: the example app fails by it if EXAMPLE_FAULTS=true
     #[arg(long)]
     pub(crate) fault: Option<String>,
@@ -55,41 +56,28 @@ pub(crate) fn run(args: &FillArgs) -> Result<()> {
     topics::create(servers, &args.topic, args.partitions)?;
     let before = topics::records(servers, &args.topic)?;
 
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", servers)
-        .set("enable.idempotence", "true")
-        .set("partitioner", "murmur2_random")
-        .set("compression.type", "lz4")
+    let producer: BaseProducer = producer_config(servers)
         .set("linger.ms", "50")
-        .set("batch.size", "1000000")
-        .set("delivery.report.only.error", "true")
         .create()
         .context("producer")?;
-    let mut orders = Orders::new(args.seed, args.record_size);
-    for number in 1..=args.num_records {
-        let (key, value) = orders.next_order()?;
-        let mut record = BaseRecord::to(&args.topic).key(key).payload(value);
+    let orders = Orders::new(args.seed)
+        .bytes(args.record_size)
+        .poison(args.poison);
+    for order in orders.range(0..args.num_records) {
+        let mut record = BaseRecord::to(&args.topic)
+            .key(order.key.as_str())
+            .payload(order.value.as_str());
         record.headers = args
             .fault
             .as_deref()
-            .filter(|_| number.is_multiple_of(args.fault_every))
+            .filter(|_| (order.index + 1).is_multiple_of(args.fault_every))
             .map(|fault| {
                 OwnedHeaders::new().insert(Header {
                     key: "x-fault",
                     value: Some(fault),
                 })
             });
-        loop {
-            record = match producer.send(record) {
-                Ok(()) => break,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), record)) => {
-                    producer.poll(Duration::ZERO);
-                    thread::sleep(QUEUE_FULL_WAIT);
-                    record
-                }
-                Err((error, _)) => return Err(error).context("send"),
-            };
-        }
+        send(&producer, record)?;
     }
     producer.flush(FLUSH_TIMEOUT).context("flush")?;
 
@@ -103,96 +91,30 @@ pub(crate) fn run(args: &FillArgs) -> Result<()> {
     Ok(())
 }
 
-/// Seeded orders; buffers are reused.
-struct Orders {
-    random: fastrand::Rng,
-    record_size: usize,
-    number: u64,
-    key: String,
-    value: String,
+/// What every producer of orders has.
+pub(crate) fn producer_config(servers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", servers)
+        .set("enable.idempotence", "true")
+        .set("partitioner", "murmur2_random")
+        .set("compression.type", "lz4")
+        .set("batch.size", "1000000")
+        .set("delivery.report.only.error", "true");
+    config
 }
 
-impl Orders {
-    fn new(seed: u64, record_size: usize) -> Self {
-        Self {
-            random: fastrand::Rng::with_seed(seed),
-            record_size,
-            number: 0,
-            key: String::new(),
-            value: String::new(),
-        }
-    }
-
-    /// Key (the customer, so that a customer's orders keep their order) and JSON of the next order.
-    fn next_order(&mut self) -> Result<(&str, &str)> {
-        const CURRENCIES: [&str; 5] = ["eur", "usd", "gbp", "chf", "sek"];
-        const WORDS: [&str; 12] = [
-            "leave",
-            "with",
-            "the",
-            "neighbour",
-            "gift",
-            "wrap",
-            "call",
-            "before",
-            "fragile",
-            "door",
-            "code",
-            "weekend",
-        ];
-        let Self {
-            random, key, value, ..
-        } = self;
-        key.clear();
-        value.clear();
-        write!(key, "c-{:06}", random.u32(..100_000))?;
-        write!(
-            value,
-            r#"{{"order_id":"o-{:010}","customer_id":"{key}","currency":"{}","placed_at_ms":{},"items":["#,
-            self.number,
-            CURRENCIES[random.usize(..CURRENCIES.len())],
-            FIRST_PLACED_AT_MS + self.number,
-        )?;
-        for item in 0..random.u32(1..=3) {
-            if item > 0 {
-                value.push(',');
+/// Hands a record to librdkafka; waits while its queue is full.
+pub(crate) fn send(producer: &BaseProducer, mut record: BaseRecord<'_, str, str>) -> Result<()> {
+    loop {
+        record = match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), record)) => {
+                producer.poll(Duration::ZERO);
+                thread::sleep(QUEUE_FULL_WAIT);
+                record
             }
-            write!(
-                value,
-                r#"{{"sku":"sku-{:05}","qty":{},"unit_price_cents":{}}}"#,
-                random.u32(..100_000),
-                random.u32(1..=5),
-                random.u32(100..=30_000),
-            )?;
-        }
-        value.push_str(r#"],"note":""#);
-        let note_end = self.record_size.saturating_sub(2);
-        while value.len() < note_end {
-            value.push_str(WORDS[random.usize(..WORDS.len())]);
-            write!(value, " {} ", random.u32(..1000))?;
-        }
-        if value.len() > note_end && self.record_size > 300 {
-            value.truncate(note_end);
-        }
-        value.push_str(r#""}"#);
-        self.number += 1;
-        Ok((key, value))
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::Orders;
-
-    #[test]
-    fn the_same_seed_gives_the_same_orders_of_the_size_asked_for() {
-        let (mut one, mut other) = (Orders::new(7, 316), Orders::new(7, 316));
-        for _ in 0..1000 {
-            let order = one.next_order().unwrap();
-            assert_eq!(order, other.next_order().unwrap());
-            assert_eq!(order.1.len(), 316);
-            serde_json::from_str::<serde_json::Value>(order.1).unwrap();
-        }
+            Err((error, _)) => return Err(error).context("send"),
+        };
     }
 }

@@ -3,16 +3,23 @@
 //! `floor` is the loop to be measured against, `fill` writes its input, `compare` alternates between
 //! the floor and another program on the same input. This file only reads the command line.
 
+mod audit;
+mod bed;
+mod broker;
 mod compare;
+mod drive;
 mod fill;
 mod floor;
+mod latency;
 mod ledger;
-mod measure;
 mod process;
-mod progress;
 mod report;
+mod soak;
 mod topics;
+mod traffic;
+mod usage;
 
+use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::Parser;
@@ -20,6 +27,10 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(about, version)]
 enum Command {
+    /// Orders through a program, and an audit: every one exactly one of output, dead letter and ledger row
+    Soak(soak::SoakArgs),
+    /// Orders at a fixed rate, each measured from the moment it was to be sent
+    Latency(latency::LatencyArgs),
     /// Run the hand-written exactly-once loop until it has processed a number of records
     Floor(floor::FloorArgs),
     /// Write seeded orders to a topic
@@ -30,13 +41,16 @@ enum Command {
     Ledger(ledger::LedgerArgs),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     match Command::parse() {
+        Command::Soak(args) => return soak::run(&args),
+        Command::Latency(args) => return latency::run(&args),
         Command::Floor(args) => floor::run(&args),
         Command::Fill(args) => fill::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Ledger(args) => ledger::run(&args),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `key=value` on the command line.

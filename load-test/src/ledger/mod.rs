@@ -18,8 +18,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use orchestrator_testkit::postgres::{Postgres, PostgresOptions};
 
-use crate::measure::{self, Measured};
-use crate::progress::Progress;
+use crate::compare::measure::{self, Measured};
+use crate::compare::progress::Progress;
 use crate::{fill, topics};
 use scenario::{Database, SCENARIOS, Scenario};
 
@@ -109,15 +109,21 @@ impl Bench<'_> {
             .iter()
             .filter(|scenario| scenario.name.contains(only) || is_baseline(scenario.name))
             .collect();
-        let clean = self.source("clean", None)?;
-        let faulty = self.source("faulty", Some("permanent"))?;
+        let all = self.args.num_records;
+        let clean = self.source("clean", all, None)?;
+        let faulty = self.source("faulty", all, Some("permanent"))?;
+        let few = self.source("few", all.min(scenario::FEW_RECORDS), None)?;
         for round in 0..=self.args.rounds {
             let mut order = chosen.clone();
             if round % 2 == 1 {
                 order.reverse();
             }
             for scenario in order {
-                let source = if scenario.faulty { &faulty } else { &clean };
+                let source = match scenario {
+                    Scenario { few: true, .. } => &few,
+                    Scenario { faulty: true, .. } => &faulty,
+                    _ => &clean,
+                };
                 let rate = self
                     .measure(scenario, round, source)
                     .with_context(|| format!("{}, round {round}", scenario.name))?;
@@ -131,17 +137,18 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn source(&mut self, name: &str, fault: Option<&str>) -> Result<String> {
+    fn source(&mut self, name: &str, num_records: u64, fault: Option<&str>) -> Result<String> {
         let args = self.args;
         let topic = format!("{}-{name}", self.id);
         self.topics.push(topic.clone());
         fill::run(&fill::FillArgs {
             bootstrap_servers: args.bootstrap_servers.clone(),
             topic: topic.clone(),
-            num_records: args.num_records,
+            num_records,
             record_size: args.record_size,
             partitions: args.partitions,
             seed: 1,
+            poison: 0.0,
             fault: fault.map(str::to_owned),
             fault_every: scenario::FAULT_EVERY,
         })?;
@@ -160,7 +167,7 @@ impl Bench<'_> {
             Database::Down => Some("postgres://ledger:none@127.0.0.1:1/ledger".to_owned()),
         };
         let rate = match (scenario.raw, &url) {
-            (Some(kind), Some(url)) => raw::rate(kind, url, self.args.num_records)?,
+            (Some(kind), Some(url)) => raw::rate(kind, url, self.records(scenario))?,
             _ => {
                 let measured = self.run_program(scenario, round, source, url.as_deref())?;
                 if scenario.database == Database::Postgres
@@ -229,11 +236,11 @@ impl Bench<'_> {
             &mut command,
             &self.folder.join(format!("{}-{round}.log", scenario.name)),
             &Progress::watch(servers, source, &run)?,
-            args.num_records,
+            self.records(scenario),
             Duration::from_secs(600),
         )?;
         let outputs = topics::contents(servers, &run)?.records;
-        let expected = args.num_records - self.failures(scenario);
+        let expected = self.records(scenario) - self.failures(scenario);
         ensure!(
             outputs == expected,
             "{outputs} outputs, {expected} expected"
@@ -241,9 +248,18 @@ impl Bench<'_> {
         Ok(measured)
     }
 
+    fn records(&self, scenario: &Scenario) -> u64 {
+        let all = self.args.num_records;
+        if scenario.few {
+            all.min(scenario::FEW_RECORDS)
+        } else {
+            all
+        }
+    }
+
     fn failures(&self, scenario: &Scenario) -> u64 {
         if scenario.faulty {
-            self.args.num_records.div_ceil(scenario::FAULT_EVERY)
+            self.records(scenario).div_ceil(scenario::FAULT_EVERY)
         } else {
             0
         }
@@ -262,7 +278,7 @@ impl Bench<'_> {
             expected.push(format!("FAILED|{failed}"));
         }
         if scenario.rows_of_successes {
-            expected.push(format!("SUCCESS|{}", self.args.num_records - failed));
+            expected.push(format!("SUCCESS|{}", self.records(scenario) - failed));
         }
         ensure!(
             counted.trim() == expected.join("\n"),

@@ -10,8 +10,6 @@ use super::scenario::Raw;
 
 const TABLE: &str = include_str!("../../../migrations/postgres/0001_event_failures.sql");
 const CHUNK: i64 = 1000;
-/// Serial statements are slow enough with fewer.
-const SERIAL_RECORDS: u64 = 20_000;
 
 const INSERT: &str = "INSERT INTO event_failures (cluster_id, consumer_group, source_topic, source_partition, \
     source_offset, record_timestamp_ms, message_key, headers, status, attempts, dedup_key, dead_lettered, fence, \
@@ -31,9 +29,9 @@ pub(super) fn rate(kind: Raw, url: &str, records: u64) -> Result<f64> {
     runtime.block_on(async {
         let mut connection = PgConnection::connect(url).await?;
         connection.execute(AssertSqlSafe(TABLE)).await?;
-        let (chunk, records) = match kind {
-            Raw::Pair => (CHUNK, records),
-            Raw::Serial => (1, records.min(SERIAL_RECORDS)),
+        let chunk = match kind {
+            Raw::Pair => CHUNK,
+            Raw::Serial => 1,
         };
         let started = Instant::now();
         for at in (0..i64::try_from(records)?).step_by(usize::try_from(chunk)?) {

@@ -2,6 +2,8 @@
 
 /// One order of so many fails in the faulty source: 0.1 %.
 pub(super) const FAULT_EVERY: u64 = 1000;
+/// As many as a statement a record can be measured on in about a minute.
+pub(super) const FEW_RECORDS: u64 = 100_000;
 
 /// Where the rows go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub(super) struct Scenario {
     /// Whether one order of a thousand fails for good.
     pub(super) faulty: bool,
     pub(super) rows_of_successes: bool,
+    /// Whether a statement a record would take too long for all of them.
+    pub(super) few: bool,
     /// What it is compared with.
     pub(super) against: &'static [&'static str],
 }
@@ -45,6 +49,7 @@ const PLAIN: Scenario = Scenario {
     raw: None,
     faulty: false,
     rows_of_successes: false,
+    few: false,
     against: &[],
 };
 
@@ -137,6 +142,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         about: "insert and update of one row at a time, one connection, no Kafka",
         database: Database::Postgres,
         raw: Some(Raw::Serial),
+        few: true,
         ..PLAIN
     },
     Scenario {
@@ -145,6 +151,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         env: &[("ORCH_DB_STRATEGY", "RELIABLE")],
         database: Database::Postgres,
         rows_of_successes: true,
+        few: true,
         against: &["raw-serial-postgres"],
         ..PLAIN
     },

@@ -129,6 +129,10 @@ impl LocalBroker {
         })
     }
 
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.server.pid()
+    }
+
     pub(super) fn is_running(&self) -> bool {
         self.server.is_running()
     }

@@ -167,6 +167,14 @@ impl Kafka {
         }
     }
 
+    /// The process of a local broker, to see what it costs.
+    pub fn pid(&self) -> Option<u32> {
+        match &self.broker {
+            Broker::Local(broker) => broker.pid(),
+            _ => None,
+        }
+    }
+
     /// Whether the process of a local broker is there (a paused one is).
     pub fn is_running(&self) -> Result<bool, KafkaError> {
         Ok(self.local("look at")?.is_running())

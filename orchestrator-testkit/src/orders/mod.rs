@@ -13,6 +13,8 @@ pub use oracle::expected_output;
 
 use crate::writer::WriteRecord;
 
+const ORDER_ID: &[u8] = br#"{"order_id":"order-"#;
+const INDEX_DIGITS: usize = 10;
 const CURRENCIES: [&str; 5] = ["EUR", "USD", "GBP", "JPY", "CHF"];
 const NOTE_WORDS: &str = "please leave it with the neighbour on the second floor and ring twice; ";
 const CUSTOMERS: u64 = 10_000;
@@ -34,7 +36,7 @@ pub enum Poison {
 pub struct Order {
     /// Its place in the sequence; `order_id` holds it too.
     pub index: u64,
-    /// The customer: some 10,000 different ones.
+    /// The customer.
     pub key: String,
     /// The JSON, or what poison left of it.
     pub value: String,
@@ -43,6 +45,12 @@ pub struct Order {
 }
 
 impl Order {
+    /// The index of the order that a value begins with: one that was enriched, or that poison left half of.
+    pub fn index_of(value: &[u8]) -> Option<u64> {
+        let digits = value.strip_prefix(ORDER_ID)?.get(..INDEX_DIGITS)?;
+        std::str::from_utf8(digits).ok()?.parse().ok()
+    }
+
     /// As a record with key and value.
     pub fn into_record(self) -> WriteRecord {
         WriteRecord::new(self.value).key(self.key)
@@ -65,6 +73,7 @@ impl Order {
 pub struct Orders {
     seed: u64,
     bytes: usize,
+    keys: u64,
     poison: f64,
 }
 
@@ -74,6 +83,7 @@ impl Orders {
         Self {
             seed,
             bytes: 316,
+            keys: CUSTOMERS,
             poison: 0.0,
         }
     }
@@ -82,6 +92,13 @@ impl Orders {
     #[must_use]
     pub fn bytes(mut self, bytes: usize) -> Self {
         self.bytes = bytes;
+        self
+    }
+
+    /// How many different customers there are, 10,000 unless said; at least one.
+    #[must_use]
+    pub fn keys(mut self, keys: u64) -> Self {
+        self.keys = keys.max(1);
         self
     }
 
@@ -97,7 +114,7 @@ impl Orders {
     pub fn order(&self, index: u64) -> Order {
         let mut dice = Dice::new(self.seed, index);
         let poison = self.draw_poison(&mut dice);
-        let key = format!("customer-{:05}", dice.below(CUSTOMERS));
+        let key = format!("customer-{:05}", dice.below(self.keys));
         let currency = CURRENCIES[dice.below(CURRENCIES.len() as u64) as usize];
         let currency = if dice.below(4) == 0 {
             currency.to_lowercase()
@@ -173,8 +190,12 @@ fn items(dice: &mut Dice, poison: Option<Poison>) -> String {
 
 /// Fills up to `bytes` with words, beginning somewhere in the text.
 fn pad(value: &mut String, bytes: usize, start: usize) {
-    let missing = bytes.saturating_sub(value.len());
-    value.extend(NOTE_WORDS.chars().cycle().skip(start).take(missing));
+    let mut words = &NOTE_WORDS[start..];
+    while value.len() < bytes {
+        let end = words.len().min(bytes - value.len());
+        value.push_str(&words[..end]);
+        words = NOTE_WORDS;
+    }
 }
 
 /// SplitMix64: written out here, because a crate's generator may change with its version.
@@ -227,6 +248,7 @@ mod tests {
         let (mut lower, mut keys) = (0, std::collections::BTreeSet::new());
         for order in Orders::new(7).range(0..10_000) {
             assert_eq!(order.value.len(), 316, "{}", order.value);
+            assert_eq!(Order::index_of(order.value.as_bytes()), Some(order.index));
             assert_eq!(order.poison, None);
             let output = expected_output(order.value.as_bytes()).unwrap();
             let tier = output.rsplit('"').nth(1).unwrap().to_owned();
@@ -249,6 +271,7 @@ mod tests {
         for order in Orders::new(1).poison(0.5).range(0..2_000) {
             let output = expected_output(order.value.as_bytes());
             assert_eq!(output.is_none(), order.poison.is_some(), "{order:?}");
+            assert_eq!(Order::index_of(order.value.as_bytes()), Some(order.index));
             *kinds.entry(order.poison).or_insert(0) += 1;
         }
         assert!(

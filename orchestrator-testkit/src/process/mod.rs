@@ -25,6 +25,7 @@ mod watcher;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,6 +35,7 @@ pub use error::ProcessError;
 pub use lines::{Line, Stream};
 pub use program::Program;
 
+use crate::command::tail;
 use crate::workspace::target_dir;
 use lines::Lines;
 use watcher::Watcher;
@@ -64,6 +66,7 @@ pub struct Process {
     pid: u32,
     child: Mutex<Child>,
     lines: Lines,
+    log: Option<PathBuf>,
     watcher: Option<Watcher>,
 }
 
@@ -192,12 +195,23 @@ impl Process {
         self.lines.count()
     }
 
+    /// The end of what it has said so far.
+    pub fn tail(&self) -> String {
+        match &self.log {
+            None => self.lines.tail(TAIL_LINES),
+            Some(path) => match fs::read(path) {
+                Ok(said) => tail(&String::from_utf8_lossy(&said), TAIL_LINES),
+                Err(error) => format!("(no log {}: {error})", path.display()),
+            },
+        }
+    }
+
     fn child(&self) -> MutexGuard<'_, Child> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ended(&self, status: ExitStatus, what: &str) -> ProcessError {
-        let (program, tail) = (self.name.clone(), self.lines.tail(TAIL_LINES));
+        let (program, tail) = (self.name.clone(), self.tail());
         ProcessError::Ended {
             program,
             status,
@@ -207,7 +221,7 @@ impl Process {
     }
 
     fn late(&self, what: &str, deadline: Duration) -> ProcessError {
-        let (program, tail) = (self.name.clone(), self.lines.tail(TAIL_LINES));
+        let (program, tail) = (self.name.clone(), self.tail());
         ProcessError::Deadline {
             program,
             what: what.to_owned(),
@@ -220,6 +234,9 @@ impl Process {
 impl Process {
     /// What it said, for whoever has to find out why a test failed.
     fn keep_lines(&self) {
+        if let Some(path) = &self.log {
+            return eprintln!("what {self:?} said is in {}", path.display());
+        }
         let folder = target_dir().join("testkit");
         let path = folder.join(format!("{}-{}.log", self.name, self.pid));
         let text = self.lines.tail(usize::MAX);

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -23,6 +24,7 @@ pub struct Program {
     arguments: Vec<OsString>,
     environment: BTreeMap<OsString, OsString>,
     folder: Option<PathBuf>,
+    log: Option<PathBuf>,
 }
 
 impl Program {
@@ -33,6 +35,7 @@ impl Program {
             arguments: Vec::new(),
             environment: BTreeMap::new(),
             folder: None,
+            log: None,
         }
     }
 
@@ -68,13 +71,27 @@ impl Program {
         self
     }
 
+    /// Sends what it says to a file, for runs that are long or measured. None of it is waited for as lines then.
+    #[must_use]
+    pub fn log(mut self, file: impl Into<PathBuf>) -> Self {
+        self.log = Some(file.into());
+        self
+    }
+
     /// Starts it.
     pub fn start(&self) -> Result<Process, ProcessError> {
         let name = self.path.file_name().unwrap_or(OsStr::new("program"));
         let name = name.to_string_lossy().into_owned();
         let mut command = Command::new(&self.path);
         command.args(&self.arguments).stdin(Stdio::null());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(path) = &self.log {
+            let creating = || ProcessError::io(format!("create {}", path.display()));
+            let file = File::create(path).map_err(creating())?;
+            let same = file.try_clone().map_err(creating())?;
+            command.stdout(file).stderr(same);
+        } else {
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        }
         for (key, _) in std::env::vars_os() {
             let text = key.to_string_lossy();
             if OWN_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
@@ -95,6 +112,7 @@ impl Program {
             pid,
             child: Mutex::new(child),
             lines,
+            log: self.log.clone(),
             watcher: None,
         };
         process.watcher = Some(Watcher::over(pid).map_err(ProcessError::io(starting()))?);

@@ -96,6 +96,12 @@ impl ServerProcess {
         self.ask(&with("start", command)?, SHELL_DEADLINE)
     }
 
+    /// Its process id, while it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        let answer = self.shell().ask("alive", SHELL_DEADLINE).ok()?;
+        answer.parse().ok()
+    }
+
     pub(crate) fn is_running(&self) -> bool {
         self.ask("alive".as_ref(), SHELL_DEADLINE).is_ok()
     }

@@ -96,7 +96,7 @@ while read -r command argument; do
             echo "failed: it still runs"
         fi ;;
     alive)
-        if alive; then echo ok; else echo "failed: the server does not run"; fi ;;
+        if alive; then echo "ok $pid"; else echo "failed: the server does not run"; fi ;;
     detach)
         # From here on the server lives until someone sends TERM to this shell. If it ends by
         # itself, its folder stays, for the log.

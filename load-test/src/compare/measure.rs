@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::process::{self, Process};
-use crate::progress::Progress;
+use super::progress::Progress;
 
 /// How often the group is looked at; more often while waiting for its first commit and near the end,
 /// where a look decides the result.

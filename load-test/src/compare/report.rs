@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Write as _};
 
 use anyhow::{Result, ensure};
 
-use crate::measure::Measured;
+use super::measure::Measured;
 
 /// Whose run it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,11 +13,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::measure::{self, Measured};
-use crate::progress::Progress;
-use crate::report::{Report, Who};
+pub(crate) mod measure;
+pub(crate) mod progress;
+mod report;
+
 use crate::topics::{self, Contents};
 use crate::{Property, fill};
+use measure::Measured;
+use progress::Progress;
+use report::{Report, Who};
 
 /// What is compared, on how much, how often.
 #[derive(Args, Debug)]
@@ -152,6 +156,7 @@ impl Comparison<'_> {
             record_size: args.record_size,
             partitions: args.partitions,
             seed: args.seed,
+            poison: 0.0,
             fault: fault.cloned(),
             fault_every: args.fault_every,
         })?;

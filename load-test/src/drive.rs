@@ -1,0 +1,138 @@
+//! One run of traffic through a bed, from the first order to the last one accounted for; shown as it goes. Used by
+//! `soak` and `latency`, which judge what came of it.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::bed::Bed;
+use crate::traffic::{Counts, Plan, Seconds, Second, Traffic};
+use crate::usage;
+
+const LOOK: Duration = Duration::from_millis(20);
+const SECOND: Duration = Duration::from_secs(1);
+/// How often a line is written where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) seconds: Seconds,
+    pub(crate) counts: Counts,
+    /// From the first order's moment to the last one seen.
+    pub(crate) took: Duration,
+    /// From the program's start to the first order seen.
+    pub(crate) first_output: Option<Duration>,
+    /// CPU time of a broker of ours.
+    pub(crate) broker_cpu_seconds: Option<f64>,
+    /// Nothing moved for so long that it was given up.
+    pub(crate) stalled: bool,
+}
+
+/// Runs it to its end.
+pub(crate) fn drive(
+    bed: &Bed,
+    plan: &Plan,
+    warm_up: Duration,
+    patience: Duration,
+) -> Result<Run> {
+    let broker_cpu = || Some(usage::of_tree(bed.broker.pid?)?.cpu_seconds);
+    let broker_before = broker_cpu();
+    let mut traffic = Traffic::start(plan)?;
+    let mut seconds = Seconds::new(warm_up);
+    let mut display = Display::new(plan.num_records);
+    let (mut moved, mut accounted) = (Instant::now(), 0);
+    let mut first_output = None;
+    let mut next = SECOND;
+    let stalled = loop {
+        std::thread::sleep(LOOK);
+        bed.must_run()?;
+        traffic.must_observe()?;
+        let all_sent = traffic.all_sent()?;
+        let counts = traffic.counts();
+        if counts.accounted > accounted {
+            (moved, accounted) = (Instant::now(), counts.accounted);
+            first_output.get_or_insert_with(|| bed.started.elapsed());
+        }
+        // Where failures have no topic of their own they cannot be seen here.
+        let unseen = if plan.dead_letters.count() == 0 {
+            counts.poison
+        } else {
+            0
+        };
+        let done = all_sent && counts.accounted + unseen >= plan.num_records;
+        let given_up = all_sent && moved.elapsed() > patience;
+        if traffic.elapsed() >= next || done || given_up {
+            display.show(seconds.end_one(&traffic, bed.pid()));
+            next = traffic.elapsed() + SECOND;
+        }
+        if done || given_up {
+            break !done;
+        }
+    };
+    let took = traffic.elapsed().saturating_sub(moved.elapsed());
+    display.clear();
+    Ok(Run {
+        seconds,
+        counts: traffic.counts(),
+        took,
+        first_output,
+        broker_cpu_seconds: broker_before.and_then(|before| Some(broker_cpu()? - before)),
+        stalled,
+    })
+}
+
+/// A bar on a terminal, else a line now and then.
+struct Display {
+    bar: Option<ProgressBar>,
+    said: Option<Instant>,
+}
+
+impl Display {
+    fn new(total: u64) -> Self {
+        let style = "{bar:30} {human_pos}/{human_len} {elapsed} {msg}";
+        let bar = std::io::stdout().is_terminal().then(|| {
+            let bar = ProgressBar::new(total);
+            match ProgressStyle::with_template(style) {
+                Ok(style) => bar.with_style(style),
+                Err(_) => bar,
+            }
+        });
+        Self { bar, said: None }
+    }
+
+    fn show(&mut self, second: &Second) {
+        let Counts {
+            sent,
+            accounted,
+            dead_letters,
+            ..
+        } = second.counts;
+        let p99 = second.latency_ms(0.99).map_or("-".to_owned(), |ms| format!("{ms:.1} ms"));
+        let text = format!(
+            "{:.0}/s, lag {}, dead letters {dead_letters}, p99 {p99}",
+            second.rate(),
+            second.lag(),
+        );
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(accounted);
+                bar.set_message(text);
+            }
+            None if self.said.is_none_or(|said| said.elapsed() >= LINE_EVERY) => {
+                self.said = Some(Instant::now());
+                let at = second.at.as_secs_f64();
+                println!("{at:6.1} s  sent {sent}, accounted for {accounted}, {text}");
+            }
+            None => {}
+        }
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
