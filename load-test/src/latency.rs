@@ -80,7 +80,7 @@ pub(crate) fn run(args: &LatencyArgs) -> Result<ExitCode> {
         run: &run,
         verdict: None,
         exit,
-        measured_from: "when the order was to be sent",
+        open_loop: true,
     };
     report::write(&story, &folder)?;
     tell(&story);
@@ -134,7 +134,7 @@ fn tell(story: &Story<'_>) {
     println!(
         "{} samples from {}: p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, max {:.1} ms",
         seconds.latencies.len(),
-        story.measured_from,
+        story.measured_from(),
         quantile(0.5),
         quantile(0.9),
         quantile(0.99),

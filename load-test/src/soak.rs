@@ -102,10 +102,7 @@ pub(crate) fn run(args: &SoakArgs) -> Result<ExitCode> {
         run: &run,
         verdict: Some(&verdict),
         exit,
-        measured_from: match args.throughput {
-            Some(_) => "when the order was to be sent",
-            None => "when the order was sent",
-        },
+        open_loop: args.throughput.is_some(),
         complaints,
     };
     report::write(&story, &folder)?;
@@ -155,7 +152,7 @@ fn tell(story: &Story<'_>, verdict: &Verdict, run: &Run) {
     );
     println!(
         "latency from {}: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
-        story.measured_from,
+        story.measured_from(),
         quantile(0.5),
         quantile(0.99),
         quantile(1.0)

@@ -36,7 +36,9 @@ pub(super) fn latency(seconds: &Seconds) -> Result<String> {
         of("max", RED, 1.0),
     ];
     let (low, high) = bounds(&series);
-    let y = (low.max(0.1) * 0.8..high.max(1.0) * 1.3).log_scale();
+    // Whole decades, so that there is a label at either end.
+    let decade = |ms: f64| ms.max(0.1).log10();
+    let y = (10_f64.powf(decade(low).floor())..10_f64.powf(decade(high).ceil())).log_scale();
     draw("milliseconds", &series, seconds_range(seconds), y, &|at| format!("{at:.0} s"))
 }
 
@@ -136,7 +138,7 @@ where
         area.fill(&WHITE).map_err(cannot)?;
         let mut chart = ChartBuilder::on(&area)
             .margin(8)
-            .margin_right(16)
+            .margin_right(36)
             .x_label_area_size(28)
             .y_label_area_size(72)
             .build_cartesian_2d(x, y)

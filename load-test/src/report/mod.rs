@@ -32,13 +32,22 @@ pub(crate) struct Story<'a> {
     pub(crate) verdict: Option<&'a Verdict>,
     /// From SIGTERM to the program's end.
     pub(crate) exit: Option<Duration>,
-    /// In which the latencies are told: from when they are measured.
-    pub(crate) measured_from: &'static str,
+    /// Whether each order had its moment to be sent.
+    pub(crate) open_loop: bool,
     /// What is wrong beside the audit's findings.
     pub(crate) complaints: Vec<String>,
 }
 
 impl Story<'_> {
+    /// Since when latencies are measured.
+    pub(crate) fn measured_from(&self) -> &'static str {
+        if self.open_loop {
+            "the moment at which an order was to be sent"
+        } else {
+            "the moment at which an order was sent"
+        }
+    }
+
     /// Whether nothing is wrong.
     pub(crate) fn is_well(&self) -> bool {
         self.complaints.is_empty() && self.verdict.is_none_or(Verdict::is_clean)

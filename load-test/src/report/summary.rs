@@ -48,7 +48,7 @@ pub(super) fn of(story: &Story<'_>) -> Value {
     put("aggregatedEndToEndLatencyAvg", json!(mean));
     let max = ms(&seconds.latencies, 1.0);
     put("aggregatedEndToEndLatencyMax", json!(max));
-    put("latencyMeasuredFrom", json!(story.measured_from));
+    put("latencyMeasuredFrom", json!(story.measured_from()));
     put("latencySamples", json!(seconds.latencies.len()));
     put("generatorLateness99pct", json!(ms(&seconds.late, 0.99)));
     put("generatorLatenessMax", json!(ms(&seconds.late, 1.0)));
