@@ -1,7 +1,12 @@
 //! A transactional producer on Kafka that can be replaced: `TransactionalProducer` over rdkafka. Driven by the
 //! transactor on the transaction thread, which owns it. It must never decide what follows from an error, wait without
-//! a bound, or take a record for sent that is not. Here: its life, from one instance to the next; `calls.rs` has the
-//! transactions.
+//! a bound, or take a record for sent that is not. Here: its life, from one pair of instances to the next; `calls.rs`
+//! has the transactions.
+//!
+//! Two instances, each with a transactional id of its own, take transactions in turn. Once a commit is answered the
+//! broker has yet to write its markers, and refuses that id a new transaction until then (CONCURRENT_TRANSACTIONS),
+//! which librdkafka (2.12) tries again after 20 ms. The other id may begin at once: see `docs/adr/0002-transactor.md`
+//! for why that is as safe.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -64,9 +69,17 @@ pub struct ProducerSettings {
 pub struct KafkaProducer {
     settings: ProducerSettings,
     transaction_timeout: Duration,
-    instance: Option<Instance>,
-    /// Whether the instance is initialised; if not, initialising goes on with it.
+    /// Initialised ones; both are there while transactions run.
+    instances: [Option<Instance>; 2],
+    /// Whose transaction it is.
+    turn: usize,
+    /// One whose initialising timed out: it goes on with it. Never a second beside it of the same id: its request could
+    /// arrive later and fence the newer one.
+    initialising: Option<Instance>,
+    /// Whether both are initialised.
     initialised: watch::Sender<bool>,
+    /// Of the instances.
+    batch_size: usize,
     batches: Batches,
     begun: Instant,
     retired: Retired,
@@ -82,8 +95,11 @@ impl KafkaProducer {
             ),
             batches: Batches::new(number(&settings.client, "batch.size").unwrap_or(BATCH_SIZE)),
             settings,
-            instance: None,
+            instances: [None, None],
+            turn: 0,
+            initialising: None,
             initialised: watch::Sender::new(false),
+            batch_size: BATCH_SIZE,
             begun: Instant::now(),
             retired: Retired::default(),
         }
@@ -94,20 +110,46 @@ impl KafkaProducer {
         self.initialised.subscribe()
     }
 
-    /// Puts an initialised instance in the place of the old one, if any.
+    /// Puts initialised instances in the place of the old ones, if any. To be called again when it fails.
     fn renew(&mut self) -> Result<(), TxnError> {
-        let instance = self.instance_to_initialise()?;
+        if *self.initialised.borrow() {
+            for old in [0, 1].map(|turn| self.instances[turn].take()) {
+                old.into_iter().for_each(|old| self.retire(old));
+            }
+        }
+        if self.instances.iter().all(Option::is_none) && self.initialising.is_none() {
+            self.initialised.send_replace(false);
+            let limit = (self.settings.batch_limit)(self.batches.doubt_limit());
+            let limit = limit.map_err(|error| {
+                repeat(format!(
+                    "cannot look up the topics that are written to: {error}"
+                ))
+            })?;
+            self.batch_size = self.batches.next(limit);
+        }
+        for turn in 0..self.instances.len() {
+            if self.instances[turn].is_none() {
+                self.instances[turn] = Some(self.initialise(turn)?);
+            }
+        }
+        self.initialised.send_replace(true);
+        Ok(())
+    }
+
+    fn initialise(&mut self, turn: usize) -> Result<Instance, TxnError> {
+        let instance = match self.initialising.take() {
+            Some(instance) => instance,
+            None => self.create(turn)?,
+        };
         match instance.init_transactions(INIT_PATIENCE) {
             Ok(()) => {
                 instance.context().arm();
-                self.instance = Some(instance);
-                self.initialised.send_replace(true);
-                Ok(())
+                Ok(instance)
             }
             Err(error) => {
-                let error = self.init_error(&error);
+                let error = self.init_error(turn, &error);
                 if error.class == TxnClass::Repeat {
-                    self.instance = Some(instance);
+                    self.initialising = Some(instance);
                 } else {
                     self.retire(instance);
                 }
@@ -116,35 +158,28 @@ impl KafkaProducer {
         }
     }
 
-    /// The instance to be initialised: the one whose initialising timed out, or a new one in the place of the old.
-    /// Never a second beside one that still initialises: its request could arrive later and fence the newer one.
-    fn instance_to_initialise(&mut self) -> Result<Instance, TxnError> {
-        if let Some(old) = self.instance.take() {
-            if !*self.initialised.borrow() {
-                return Ok(old);
-            }
-            self.retire(old);
-        }
-        self.initialised.send_replace(false);
-        let limit = (self.settings.batch_limit)(self.batches.doubt_limit()).map_err(|error| {
-            repeat(format!(
-                "cannot look up the topics that are written to: {error}"
-            ))
-        })?;
-        let batch_size = self.batches.next(limit);
+    fn create(&self, turn: usize) -> Result<Instance, TxnError> {
         let mut client = self.settings.client.clone();
-        client.set("batch.size", batch_size.to_string());
+        client.set("transactional.id", self.transactional_id(turn));
+        client.set("batch.size", self.batch_size.to_string());
         if client.get("message.max.bytes").is_none() {
             client.set("message.max.bytes", NO_LIMIT);
         }
         // Lost connections are told at this level.
         client.set_log_level(RDKafkaLogLevel::Info);
         client
-            .create_with_context(Deliveries::new(batch_size))
+            .create_with_context(Deliveries::new(self.batch_size))
             .map_err(|error| TxnError {
                 class: TxnClass::Fatal,
                 message: format!("cannot create the transactional producer: {error}"),
             })
+    }
+
+    /// The one that is set, and for the second instance the same with `.2` at its end, which no other worker's has.
+    fn transactional_id(&self, turn: usize) -> String {
+        let id = self.settings.client.get("transactional.id");
+        let suffix = ["", ".2"][turn];
+        format!("{}{suffix}", id.unwrap_or_default())
     }
 
     fn retire(&mut self, instance: Instance) {
@@ -155,15 +190,14 @@ impl KafkaProducer {
         self.retired.take(instance);
     }
 
-    fn init_error(&self, error: &KafkaError) -> TxnError {
+    fn init_error(&self, turn: usize, error: &KafkaError) -> TxnError {
         let TxnError { class, message } = txn_error(Call::Init, error);
-        let told = |key| self.settings.client.get(key).unwrap_or_default();
         TxnError {
             class,
             message: format!(
                 "{message} (transactional id {}, brokers {} of ORCH_BOOTSTRAP_SERVERS)",
-                told("transactional.id"),
-                told("bootstrap.servers"),
+                self.transactional_id(turn),
+                self.settings.client.get("bootstrap.servers").unwrap_or_default(),
             ),
         }
     }
@@ -172,7 +206,8 @@ impl KafkaProducer {
 impl Drop for KafkaProducer {
     fn drop(&mut self) {
         self.initialised.send_replace(false);
-        if let Some(instance) = self.instance.take() {
+        let instances = self.instances.iter_mut().chain([&mut self.initialising]);
+        for instance in instances.filter_map(Option::take) {
             self.retired.take(instance);
         }
     }

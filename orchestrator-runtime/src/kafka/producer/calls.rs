@@ -30,6 +30,7 @@ impl TransactionalProducer for KafkaProducer {
 
     fn begin(&mut self) -> Result<(), TxnError> {
         self.begun = Instant::now();
+        self.turn = 1 - self.turn;
         let instance = self.running()?;
         instance.context().clear();
         instance
@@ -153,10 +154,11 @@ impl TransactionalProducer for KafkaProducer {
 
     /// Also true of one that sends records one by one, once that has led to a commit: it is replaced by a faster one.
     fn disconnected(&self) -> bool {
-        self.instance.as_ref().is_none_or(|instance| {
-            let context = instance.context();
-            context.disconnected() || self.batches.could_be_larger(context.batch_size())
-        })
+        self.batches.could_be_larger(self.batch_size)
+            || self.instances.iter().any(|instance| {
+                let lost = |instance: &Instance| instance.context().disconnected();
+                instance.as_ref().is_none_or(lost)
+            })
     }
 
     fn transaction_timeout(&self) -> Duration {
@@ -178,7 +180,7 @@ impl TransactionalProducer for KafkaProducer {
 
 impl KafkaProducer {
     fn running(&self) -> Result<&Instance, TxnError> {
-        self.instance.as_ref().ok_or_else(|| TxnError {
+        self.instances[self.turn].as_ref().ok_or_else(|| TxnError {
             class: TxnClass::Fatal,
             message: "there is no initialised producer".to_owned(),
         })

@@ -194,7 +194,7 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
         }
     }
 
-    /// One transaction: begin, produce, wait for every delivery, send offsets, commit.
+    /// One transaction: begin, produce, send offsets while deliveries are under way, wait for every delivery, commit.
     fn transaction(
         &mut self,
         open: &[(usize, &UnitSlice)],
@@ -217,13 +217,6 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
                 }
             }
         }
-        match self.producer.flush() {
-            Ok(failed) => refused.extend(failed),
-            Err(error) => return Err(self.abort(error, begun)),
-        }
-        if !refused.is_empty() {
-            return Err(self.abort_refused(refused, begun));
-        }
         // A revoked partition's part may only go on from within the callback; a lost one's not at all.
         let ours =
             |(_, slice): &(usize, &UnitSlice)| self.membership.owns(&slice.partition, slice.epoch);
@@ -245,6 +238,13 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
             && !planted(Bug::CommitAfterFailedSendOffsets)
         {
             return Err(self.abort(error, begun));
+        }
+        match self.producer.flush() {
+            Ok(failed) => refused.extend(failed),
+            Err(error) => return Err(self.abort(error, begun)),
+        }
+        if !refused.is_empty() {
+            return Err(self.abort_refused(refused, begun));
         }
         let committing = self.producer.now();
         match self.repeat(begun, P::commit) {
