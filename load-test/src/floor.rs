@@ -1,6 +1,6 @@
-//! The performance floor: the best consume-transform-produce loop, exactly once, that we can write by
-//! hand on rdkafka. `main` runs it as `load-test floor`; `compare` runs that as a child process and
-//! measures the library against it.
+//! The performance floor: the best consume-transform-produce loop that we can write by hand on rdkafka, exactly once or
+//! at least once. `main` runs it as `load-test floor`; `compare` runs that as a child process and measures the library
+//! against it.
 //!
 //! One straight file, no framework: one consumer, one transactional producer, two threads. This thread
 //! gathers records and transforms them into the next unit; the transaction thread commits the unit
@@ -9,16 +9,18 @@
 //! broker's committed offsets are where the next run begins. That alone keeps it exactly once.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use rdkafka::ClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::message::{BorrowedMessage, DeliveryResult, Message};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +56,15 @@ pub(crate) struct FloorArgs {
     /// Records to process before the program ends
     #[arg(long)]
     num_records: u64,
+    /// No transactions: offsets are committed once the outputs are delivered
+    #[arg(long)]
+    at_least_once: bool,
+    /// Copy records as they are, no JSON
+    #[arg(long)]
+    copy: bool,
+    /// Microseconds of CPU that each record costs on top
+    #[arg(long, default_value_t = 0)]
+    cpu_us: u64,
     /// Most records in one transaction
     #[arg(long, default_value_t = 10_000)]
     records_per_transaction: u64,
@@ -69,9 +80,13 @@ pub(crate) struct FloorArgs {
 pub(crate) fn run(args: &FloorArgs) -> Result<()> {
     let consumer: BaseConsumer = consumer_config(args).create().context("consumer")?;
     consumer.subscribe(&[&args.source]).context("subscribe")?;
-    let producer: BaseProducer = producer_config(args).create().context("producer")?;
-    // The group forms in the background meanwhile.
-    producer.init_transactions(BROKER_TIMEOUT).context("init")?;
+    let producer: BaseProducer<Failures> = producer_config(args)
+        .create_with_context(Failures::default())
+        .context("producer")?;
+    if !args.at_least_once {
+        // The group forms in the background meanwhile.
+        producer.init_transactions(BROKER_TIMEOUT).context("init")?;
+    }
 
     // Units go round: gathered -> committed -> spare. Reusing their buffers spares the page faults of
     // some megabytes a unit.
@@ -81,7 +96,7 @@ pub(crate) fn run(args: &FloorArgs) -> Result<()> {
         to_spare.send(Unit::default())?;
     }
     let committed = thread::scope(|scope| {
-        let committer = scope.spawn(|| commit_units(args, &producer, gathered, to_spare));
+        let committer = scope.spawn(|| commit_units(args, &consumer, &producer, gathered, to_spare));
         let gathering = gather_units(args, &consumer, &spare, to_commit);
         let committing = committer.join();
         gathering?;
@@ -122,8 +137,7 @@ fn producer_config(args: &FloorArgs) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &args.bootstrap_servers)
-        .set("transactional.id", format!("{}-floor", args.group))
-        .set("transaction.timeout.ms", "15000")
+        .set("enable.idempotence", "true")
         .set("message.timeout.ms", "12000")
         .set("partitioner", "murmur2_random")
         .set("compression.type", "lz4")
@@ -132,6 +146,11 @@ fn producer_config(args: &FloorArgs) -> ClientConfig {
         .set("retry.backoff.ms", "2")
         // A failed delivery also makes the commit fail, so reports of success tell us nothing.
         .set("delivery.report.only.error", "true");
+    if !args.at_least_once {
+        config
+            .set("transactional.id", format!("{}-floor", args.group))
+            .set("transaction.timeout.ms", "15000");
+    }
     for Property { key, value } in &args.producer_property {
         config.set(key, value);
     }
@@ -170,7 +189,7 @@ fn gather_units(
         let Ok(mut unit) = spare.recv() else {
             break;
         };
-        left -= gather(consumer, left.min(args.records_per_transaction), &mut unit)?;
+        left -= gather(args, consumer, left.min(args.records_per_transaction), &mut unit)?;
         if to_commit.send(unit).is_err() {
             break;
         }
@@ -179,7 +198,7 @@ fn gather_units(
 }
 
 /// Fills the unit with 1 to `most` records; waits for the first.
-fn gather(consumer: &BaseConsumer, most: u64, unit: &mut Unit) -> Result<u64> {
+fn gather(args: &FloorArgs, consumer: &BaseConsumer, most: u64, unit: &mut Unit) -> Result<u64> {
     unit.bytes.clear();
     unit.outputs.clear();
     unit.next_offsets.clear();
@@ -191,7 +210,7 @@ fn gather(consumer: &BaseConsumer, most: u64, unit: &mut Unit) -> Result<u64> {
                 if records == 0 {
                     unit.group = consumer.group_metadata();
                 }
-                take(&record, unit).with_context(|| {
+                take(args, &record, unit).with_context(|| {
                     format!(
                         "record {}:{}:{}",
                         record.topic(),
@@ -212,13 +231,18 @@ fn gather(consumer: &BaseConsumer, most: u64, unit: &mut Unit) -> Result<u64> {
 }
 
 /// Transforms the record into the unit and notes its partition's next offset.
-fn take(record: &BorrowedMessage<'_>, unit: &mut Unit) -> Result<()> {
+fn take(args: &FloorArgs, record: &BorrowedMessage<'_>, unit: &mut Unit) -> Result<()> {
     let key_end = record.key().map(|key| {
         unit.bytes.extend_from_slice(key);
         unit.bytes.len()
     });
-    let order = serde_json::from_slice(record.payload().unwrap_or_default())?;
-    serde_json::to_writer(&mut unit.bytes, &enrich(order)?)?;
+    let value = record.payload().unwrap_or_default();
+    if args.copy {
+        unit.bytes.extend_from_slice(value);
+    } else {
+        serde_json::to_writer(&mut unit.bytes, &enrich(serde_json::from_slice(value)?)?)?;
+    }
+    crate::transform::burn(Duration::from_micros(args.cpu_us));
     unit.outputs.push(Output {
         key_end,
         value_end: unit.bytes.len(),
@@ -236,13 +260,14 @@ fn take(record: &BorrowedMessage<'_>, unit: &mut Unit) -> Result<()> {
 /// Commits units until the gathering side is done.
 fn commit_units(
     args: &FloorArgs,
-    producer: &BaseProducer,
+    consumer: &BaseConsumer,
+    producer: &BaseProducer<Failures>,
     gathered: Receiver<Unit>,
     to_spare: Sender<Unit>,
 ) -> Result<Committed> {
     let mut committed = Committed::default();
     for unit in gathered {
-        commit(args, producer, &unit)?;
+        commit(args, consumer, producer, &unit)?;
         committed.transactions += 1;
         committed.records += unit.outputs.len();
         committed
@@ -263,8 +288,31 @@ struct Committed {
     at_first: Option<(Instant, usize)>,
 }
 
-fn commit(args: &FloorArgs, producer: &BaseProducer, unit: &Unit) -> Result<()> {
-    producer.begin_transaction().context("begin")?;
+/// What librdkafka says of deliveries: only whether one has failed, which ends the program.
+#[derive(Default)]
+struct Failures(AtomicBool);
+
+impl ClientContext for Failures {}
+
+impl ProducerContext for Failures {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if result.is_err() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn commit(
+    args: &FloorArgs,
+    consumer: &BaseConsumer,
+    producer: &BaseProducer<Failures>,
+    unit: &Unit,
+) -> Result<()> {
+    if !args.at_least_once {
+        producer.begin_transaction().context("begin")?;
+    }
     let mut begin = 0;
     for output in &unit.outputs {
         let value_begin = output.key_end.unwrap_or(begin);
@@ -284,9 +332,11 @@ fn commit(args: &FloorArgs, producer: &BaseProducer, unit: &Unit) -> Result<()> 
         }
     }
     let group = unit.group.as_ref().context("not a member of the group")?;
-    producer
-        .send_offsets_to_transaction(&offsets, group, BROKER_TIMEOUT)
-        .context("send offsets")?;
+    if !args.at_least_once {
+        producer
+            .send_offsets_to_transaction(&offsets, group, BROKER_TIMEOUT)
+            .context("send offsets")?;
+    }
 
     // rdkafka's commit flushes first, in slices of 100 ms: it must find nothing left to flush.
     let delivering = Instant::now();
@@ -294,19 +344,26 @@ fn commit(args: &FloorArgs, producer: &BaseProducer, unit: &Unit) -> Result<()> 
         ensure!(delivering.elapsed() < BROKER_TIMEOUT, "deliveries stalled");
         look_again(producer);
     }
+    if args.at_least_once {
+        let failed = producer.context().0.load(Ordering::Relaxed);
+        ensure!(!failed, "a delivery failed");
+        return consumer
+            .commit(&offsets, CommitMode::Async)
+            .context("commit");
+    }
     producer
         .commit_transaction(BROKER_TIMEOUT)
         .context("commit")
 }
 
 /// Lets time pass, and errors be reported: unserved, they count as in flight.
-fn look_again(producer: &BaseProducer) {
+fn look_again(producer: &BaseProducer<Failures>) {
     producer.poll(Duration::ZERO);
     thread::sleep(PRODUCER_LOOK);
 }
 
 /// Hands one record to librdkafka; waits while its queue is full.
-fn send(producer: &BaseProducer, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<()> {
+fn send(producer: &BaseProducer<Failures>, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<()> {
     loop {
         record = match producer.send(record) {
             Ok(()) => return Ok(()),

@@ -12,11 +12,12 @@ mod fill;
 mod floor;
 mod latency;
 mod ledger;
-mod process;
 mod report;
 mod soak;
+mod sweep;
 mod topics;
 mod traffic;
+mod transform;
 mod usage;
 
 use std::process::ExitCode;
@@ -33,10 +34,14 @@ enum Command {
     Latency(latency::LatencyArgs),
     /// Run the hand-written exactly-once loop until it has processed a number of records
     Floor(floor::FloorArgs),
+    /// Run a pipeline whose transformer costs what is asked for
+    Transform(transform::TransformArgs),
     /// Write seeded orders to a topic
     Fill(fill::FillArgs),
     /// Measure another program against the floor, in turn, on the same orders
     Compare(compare::CompareArgs),
+    /// Measure the program along axes of settings, sizes, costs and ledgers
+    Sweep(sweep::SweepArgs),
     /// Measure what the failure ledger costs: strategies and databases, in turn
     Ledger(ledger::LedgerArgs),
 }
@@ -45,9 +50,11 @@ fn main() -> anyhow::Result<ExitCode> {
     match Command::parse() {
         Command::Soak(args) => return soak::run(&args),
         Command::Latency(args) => return latency::run(&args),
+        Command::Transform(args) => return transform::run(&args),
         Command::Floor(args) => floor::run(&args),
         Command::Fill(args) => fill::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Ledger(args) => ledger::run(&args),
     }?;
     Ok(ExitCode::SUCCESS)

@@ -1,15 +1,14 @@
-//! One timed run of a program: from its start until its group has passed every record. Called by
-//! `compare`, for the floor and for the program compared with it alike; knows nothing of either.
+//! One timed run of a program: from its start until its group has passed every record, and its end. Called by `compare`,
+//! `ledger` and `sweep`, for every program alike; knows nothing of any.
 
-use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use orchestrator_testkit::process::{Process, Program, Signal};
 
-use crate::process::{self, Process};
 use super::progress::Progress;
+use crate::usage;
 
 /// How often the group is looked at; more often while waiting for its first commit and near the end,
 /// where a look decides the result.
@@ -28,60 +27,98 @@ pub(crate) struct Measured {
     pub(crate) throughput: f64,
     /// Records a second from the first commit seen to the last.
     pub(crate) steady_throughput: f64,
-    /// CPU seconds of the process per million records.
+    /// CPU seconds of the program, with all processes it started, per million records.
     pub(crate) cpu_per_million: f64,
-    /// CPU seconds of the whole machine, broker and whatever else runs, per million records.
-    pub(crate) machine_cpu_per_million: f64,
+    /// CPU seconds of the broker per million records; of the whole machine, if the broker is not ours.
+    pub(crate) broker_cpu_per_million: f64,
     pub(crate) peak_rss_bytes: u64,
+    /// From SIGTERM, or from its last commit if it ends by itself, to its end.
+    pub(crate) exit_seconds: f64,
 }
 
-/// Runs the command until the group has passed `total` records, then stops it.
+/// Runs the program until the group has passed `total` records, then stops it.
 pub(crate) fn run(
-    command: &mut Command,
-    log: &Path,
+    program: &Program,
     progress: &Progress,
+    broker: Option<u32>,
     total: u64,
     limit: Duration,
 ) -> Result<Measured> {
-    let machine_before = process::machine_busy_seconds()?;
+    let broker_cpu = || match broker {
+        Some(pid) => Ok(usage::of_tree(pid).unwrap_or_default().cpu_seconds),
+        None => usage::machine_busy_seconds(),
+    };
+    let broker_before = broker_cpu()?;
     let started = Instant::now();
-    let process = Process::start(command, log)?;
+    let process = program.start()?;
     let mut first: Option<(f64, u64)> = None;
-    let mut peak_rss_bytes = 0;
+    let mut usage = usage::Usage::default();
     loop {
         let passed = progress.passed()?;
         let seconds = started.elapsed().as_secs_f64();
-        peak_rss_bytes = peak_rss_bytes.max(process.peak_rss_bytes().unwrap_or(0));
+        if let Some(now) = usage::of_tree(process.pid()) {
+            usage = usage::Usage {
+                peak_rss_bytes: now.peak_rss_bytes.max(usage.peak_rss_bytes),
+                ..now
+            };
+        }
         if passed > 0 && first.is_none() {
             first = Some((seconds, passed));
         }
         if passed >= total {
+            let broker_cpu = broker_cpu()? - broker_before;
+            let exit_seconds = stop(&process)?;
             let per_million = 1e6 / total as f64;
             let (startup_seconds, at_first) = first.unwrap_or((seconds, passed));
-            let measured = Measured {
+            return Ok(Measured {
                 startup_seconds,
                 throughput: total as f64 / seconds,
                 steady_throughput: (total - at_first.min(total)) as f64
                     / (seconds - startup_seconds),
-                cpu_per_million: process.cpu_seconds()? * per_million,
-                machine_cpu_per_million: (process::machine_busy_seconds()? - machine_before)
-                    * per_million,
-                peak_rss_bytes,
-            };
-            process.stop(STOP_LIMIT)?;
-            return Ok(measured);
+                cpu_per_million: usage.cpu_seconds * per_million,
+                broker_cpu_per_million: broker_cpu * per_million,
+                peak_rss_bytes: usage.peak_rss_bytes,
+                exit_seconds,
+            });
         }
         if started.elapsed() > limit {
-            bail!(process.failure(&format!("only {passed} of {total} records after {limit:?}")));
+            bail!(
+                "only {passed} of {total} records after {limit:?}; the program's last lines:\n{}",
+                process.tail()
+            );
         }
         // A process that is gone keeps its last commit: look at that once more before giving up.
-        if process.has_ended()? && progress.passed()? < total {
-            bail!(process.failure(&format!(
-                "ended by itself after {passed} of {total} records"
-            )));
+        if let Some(status) = process.status()?
+            && progress.passed()? < total
+        {
+            bail!(
+                "ended by itself ({status}) after {passed} of {total} records; its last lines:\n{}",
+                process.tail()
+            );
         }
         thread::sleep(pause(first, passed, total, seconds));
     }
+}
+
+/// Ends it, and says how long that took.
+fn stop(process: &Process) -> Result<f64> {
+    let asked = Instant::now();
+    if process.status()?.is_none() {
+        process.signal(Signal::Term).or_else(|error| match process.status() {
+            Ok(Some(_)) => Ok(()),
+            _ => Err(error),
+        })?;
+    }
+    while process.status()?.is_none() {
+        if asked.elapsed() > STOP_LIMIT {
+            bail!(
+                "did not end within {STOP_LIMIT:?} of SIGTERM; its last lines:\n{}",
+                process.tail()
+            );
+        }
+        thread::sleep(CLOSE_LOOK);
+    }
+    Ok(asked.elapsed().as_secs_f64())
 }
 
 fn pause(first: Option<(f64, u64)>, passed: u64, total: u64, seconds: f64) -> Duration {

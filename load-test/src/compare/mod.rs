@@ -1,43 +1,54 @@
-//! `load-test compare`: another program against the floor (or against itself, without faults), in turn, on the same
-//! orders, each run with a fresh target topic and group. Called by `main`; `measure` times a run, `report` says what came out.
+//! `load-test compare`: programs on the same orders, in turn, each run with a fresh target topic and group: the hand-written
+//! floor, the program, any others; or the program with itself, with faults and without. Called by `main`; `measure`
+//! times a run, `report` says what came out.
 //!
-//! A run counts only if its target holds exactly one output per order for a read_committed reader: a
-//! program that is fast because it loses or repeats records is an error here, not a result.
+//! A run counts only if its target holds exactly one output per sound order for a read_committed reader: a program that
+//! is fast because it loses or repeats records is an error here, not a result.
 
-use std::env;
-use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use anyhow::{Context, Result, ensure};
-use clap::Args;
-
+mod contestant;
 pub(crate) mod measure;
 pub(crate) mod progress;
 mod report;
 
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use orchestrator_testkit::orders::Orders;
+
+use crate::broker::{Broker, BrokerArgs};
 use crate::topics::{self, Contents};
 use crate::{Property, fill};
+use contestant::{Contestant, Place, Rival};
 use measure::Measured;
 use progress::Progress;
-use report::{Report, Who};
+pub(crate) use report::{Report, Sample};
 
 /// What is compared, on how much, how often.
 #[derive(Args, Debug)]
 pub(crate) struct CompareArgs {
-    /// Brokers to connect to, host:port[,host:port..]
+    #[command(flatten)]
+    broker: BrokerArgs,
+    /// Program to compare, split at blanks, started without a shell; example-app unless given. It gets
+    /// ORCH_BOOTSTRAP_SERVERS, ORCH_SOURCE_TOPICS, ORCH_TARGET_TOPIC, ORCH_GROUP_ID, ORCH_HTTP_ADDR=off and
+    /// ORCH_DB_STRATEGY=NONE; {bootstrap-servers}, {source}, {target}, {group} and {num-records} are filled in
     #[arg(long)]
-    bootstrap_servers: String,
-    /// Program to compare, split at blanks, started without a shell. It gets ORCH_BOOTSTRAP_SERVERS,
-    /// ORCH_SOURCE_TOPICS, ORCH_TARGET_TOPIC, ORCH_GROUP_ID, ORCH_HTTP_ADDR=off and
-    /// ORCH_DB_STRATEGY=NONE; {bootstrap-servers}, {source}, {target}, {group} and {num-records} are
-    /// filled in. The process itself must do the work: that of a child it starts is not measured
-    #[arg(long)]
-    command: String,
+    command: Option<String>,
     /// Environment of the program, KEY=VALUE (repeatable)
     #[arg(long)]
     env: Vec<Property>,
+    /// What it is compared with; the first is the baseline
+    #[arg(long, value_delimiter = ',', default_value = "floor")]
+    with: Vec<Rival>,
+    /// Another program, name=command as in --command (repeatable)
+    #[arg(long)]
+    other: Vec<Property>,
+    /// Microseconds of CPU that each record costs the floor on top
+    #[arg(long, default_value_t = 0)]
+    floor_cpu_us: u64,
     /// Orders in the source topic
     #[arg(long, default_value_t = 1_000_000)]
     num_records: u64,
@@ -50,9 +61,12 @@ pub(crate) struct CompareArgs {
     /// The same seed gives the same orders
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Compare the program not with the floor but with itself: on orders of which some have this x-fault header
-    /// (transient:1, say) against orders without
+    /// Compare the program with itself: on orders of which this share cannot be enriched, against orders without
     #[arg(long)]
+    poison: Option<f64>,
+    /// Compare the program with itself: on orders of which some have this x-fault header (transient:1, say), against
+    /// orders without
+    #[arg(long, conflicts_with = "poison")]
     fault: Option<String>,
     /// Every how many orders one has it
     #[arg(long, default_value_t = 1000)]
@@ -63,9 +77,6 @@ pub(crate) struct CompareArgs {
     /// Rounds before them that are not counted; the broker's JVM warms up in them
     #[arg(long, default_value_t = 1)]
     warm_up_rounds: u32,
-    /// Most records in one transaction of the floor
-    #[arg(long, default_value_t = 10_000)]
-    records_per_transaction: u64,
     /// Longest one run may take
     #[arg(long, default_value_t = 300)]
     run_limit_seconds: u64,
@@ -79,6 +90,15 @@ pub(crate) struct CompareArgs {
 
 /// Prints every run as it ends and the comparison at the end.
 pub(crate) fn run(args: &CompareArgs) -> Result<()> {
+    let broker = Broker::get(&args.broker)?;
+    let report = compare(args, &broker)?;
+    print!("{}", report.summary());
+    report.check(args.min_throughput_ratio, args.max_cpu_ratio)
+}
+
+/// Runs the comparison on a broker.
+pub(crate) fn compare(args: &CompareArgs, broker: &Broker) -> Result<Report> {
+    let contestants = contestant::chosen(args)?;
     let id = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
     let mut comparison = Comparison {
         args,
@@ -86,16 +106,15 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
         logs: env::temp_dir().join(format!("load-test-{id}")),
         topics: Vec::new(),
         outputs: None,
+        broker,
     };
     fs::create_dir_all(&comparison.logs)?;
     println!("logs of the runs: {}", comparison.logs.display());
-    let compared = comparison.compare();
-    let deleted = topics::delete(&args.bootstrap_servers, &comparison.topics);
+    let compared = comparison.compare(&contestants);
+    let deleted = topics::delete(&broker.servers, &comparison.topics);
     let report = compared?;
     deleted?;
-
-    print!("{}", report.summary());
-    report.check(args.min_throughput_ratio, args.max_cpu_ratio)
+    Ok(report)
 }
 
 struct Comparison<'a> {
@@ -105,39 +124,45 @@ struct Comparison<'a> {
     logs: PathBuf,
     /// Created so far.
     topics: Vec<String>,
-    /// What the first run wrote; all others must write the same.
+    /// What the first run wrote; all others that do the same work must write the same.
     outputs: Option<Contents>,
+    broker: &'a Broker,
 }
 
 impl Comparison<'_> {
-    fn compare(&mut self) -> Result<Report> {
+    fn compare(&mut self, contestants: &[Contestant]) -> Result<Report> {
         let args = self.args;
-        let source = self.source("source", None)?;
-        let (baseline, faulty) = match &args.fault {
-            None => (Who::Floor, source.clone()),
-            Some(fault) => (Who::Clean, self.source("faulty", Some(fault))?),
+        let clean = self.source("source", None, 0.0)?;
+        let faulty = if args.fault.is_some() || args.poison.is_some() {
+            let poison = args.poison.unwrap_or(0.0);
+            self.source("faulty", args.fault.as_ref(), poison)?
+        } else {
+            clean.clone()
         };
         println!(
             "{} orders of {} bytes in {} partitions\n{}",
             args.num_records,
             args.record_size,
             args.partitions,
-            Report::header()
+            Report::header(self.broker.pid.is_some())
         );
 
-        let mut report = Report::default();
+        let names = contestants.iter().map(|one| one.name.clone());
+        let mut report = Report::new(names, self.broker.pid.is_some());
         for round in 0..args.warm_up_rounds + args.rounds {
             // Whoever goes second finds a warmer machine: take turns at that too.
-            let mut order = [(baseline, &source), (Who::Program, &faulty)];
+            let mut order: Vec<usize> = (0..contestants.len()).collect();
             if round % 2 == 1 {
                 order.reverse();
             }
-            for (who, source) in order {
-                let measured = self.measure(who, round, source)?;
+            for at in order {
+                let contestant = &contestants[at];
+                let source = if contestant.faulty { &faulty } else { &clean };
+                let measured = self.measure(contestant, round, source)?;
                 let counted = round >= args.warm_up_rounds;
-                println!("{}", Report::row(who, &measured, counted));
+                println!("{}", Report::row(&contestant.name, &measured, counted));
                 if counted {
-                    report.add(who, measured);
+                    report.add(at, measured);
                 }
             }
         }
@@ -145,96 +170,76 @@ impl Comparison<'_> {
     }
 
     /// Fills a topic with the orders.
-    fn source(&mut self, name: &str, fault: Option<&String>) -> Result<String> {
+    fn source(&mut self, name: &str, fault: Option<&String>, poison: f64) -> Result<String> {
         let args = self.args;
         let topic = format!("{}-{name}", self.id);
         self.topics.push(topic.clone());
         fill::run(&fill::FillArgs {
-            bootstrap_servers: args.bootstrap_servers.clone(),
+            bootstrap_servers: self.broker.servers.clone(),
             topic: topic.clone(),
             num_records: args.num_records,
             record_size: args.record_size,
             partitions: args.partitions,
             seed: args.seed,
-            poison: 0.0,
+            poison,
             fault: fault.cloned(),
             fault_every: args.fault_every,
         })?;
         Ok(topic)
     }
 
-    fn measure(&mut self, who: Who, round: u32, source: &str) -> Result<Measured> {
+    fn measure(&mut self, contestant: &Contestant, round: u32, source: &str) -> Result<Measured> {
         let args = self.args;
-        let servers = &args.bootstrap_servers;
-        let run = format!("{}-{who}-{round}", self.id);
-        let (target, group) = (run.clone(), run);
-        topics::create(servers, &target, args.partitions)?;
-        self.topics.push(target.clone());
-
-        let mut command = match who {
-            Who::Floor => self.floor_command(source, &target, &group)?,
-            Who::Clean | Who::Program => self.program_command(source, &target, &group)?,
+        let servers = self.broker.servers.clone();
+        let run = format!("{}-{}-{round}", self.id, contestant.name);
+        let place = Place {
+            servers: &servers,
+            source,
+            target: &run,
+            dlq: &format!("{run}.dlq"),
+            group: &run,
+            num_records: args.num_records,
+            folder: &self.logs,
         };
+        for topic in [place.target, place.dlq] {
+            topics::create(&servers, topic, args.partitions)?;
+            self.topics.push(topic.to_owned());
+        }
+        let naming = || format!("{}, round {round}", contestant.name);
+        let log = self.logs.join(format!("{}-{round}.log", contestant.name));
         let measured = measure::run(
-            &mut command,
-            &self.logs.join(format!("{who}-{round}.log")),
-            &Progress::watch(servers, source, &group)?,
+            &contestant.program(&place)?.log(log),
+            &Progress::watch(&servers, source, &run)?,
+            self.broker.pid,
             args.num_records,
             Duration::from_secs(args.run_limit_seconds),
         )
-        .with_context(|| format!("{who}, round {round}"))?;
+        .with_context(naming)?;
 
-        let outputs = topics::contents(servers, &target)?;
+        let outputs = topics::contents(&servers, &run)?;
+        let poison = match args.poison {
+            Some(share) if contestant.faulty => poisoned(args, share),
+            _ => 0,
+        };
+        let expected = args.num_records - poison;
         ensure!(
-            outputs.records == args.num_records,
-            "{who}, round {round}: {} outputs for {} orders",
-            outputs.records,
-            args.num_records
+            outputs.records == expected,
+            "{}: {} outputs for {expected} sound orders",
+            naming(),
+            outputs.records
         );
-        if *self.outputs.get_or_insert(outputs) != outputs {
-            println!(
-                "note: the outputs of {who}, round {round}, differ from those of the first run"
-            );
+        if !contestant.other_outputs
+            && poison == 0
+            && *self.outputs.get_or_insert(outputs) != outputs
+        {
+            println!("note: the outputs of {} differ from those of the first run", naming());
         }
         Ok(measured)
     }
+}
 
-    /// The floor is a child process too, so that both are measured alike.
-    fn floor_command(&self, source: &str, target: &str, group: &str) -> Result<Command> {
-        let mut command = Command::new(env::current_exe()?);
-        command
-            .arg("floor")
-            .args(["--bootstrap-servers", &self.args.bootstrap_servers])
-            .args(["--source", source, "--target", target, "--group", group])
-            .args(["--num-records", &self.args.num_records.to_string()])
-            .args([
-                "--records-per-transaction",
-                &self.args.records_per_transaction.to_string(),
-            ]);
-        Ok(command)
-    }
-
-    fn program_command(&self, source: &str, target: &str, group: &str) -> Result<Command> {
-        let args = self.args;
-        let servers = &args.bootstrap_servers;
-        let mut words = args.command.split_whitespace().map(|word| {
-            word.replace("{bootstrap-servers}", servers)
-                .replace("{source}", source)
-                .replace("{target}", target)
-                .replace("{group}", group)
-                .replace("{num-records}", &args.num_records.to_string())
-        });
-        let mut command = Command::new(words.next().context("--command is empty")?);
-        command
-            .args(words)
-            .env("ORCH_BOOTSTRAP_SERVERS", servers)
-            .env("ORCH_SOURCE_TOPICS", source)
-            .env("ORCH_TARGET_TOPIC", target)
-            .env("ORCH_GROUP_ID", group)
-            .env("ORCH_HTTP_ADDR", "off")
-            .env("ORCH_DB_STRATEGY", "NONE")
-            .env("EXAMPLE_FAULTS", args.fault.is_some().to_string())
-            .envs(args.env.iter().map(|set| (&set.key, &set.value)));
-        Ok(command)
-    }
+fn poisoned(args: &CompareArgs, share: f64) -> u64 {
+    let orders = Orders::new(args.seed).bytes(args.record_size).poison(share);
+    let all = orders.range(0..args.num_records);
+    all.filter(|order| order.poison.is_some()).count() as u64
 }

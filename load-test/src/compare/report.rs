@@ -1,32 +1,11 @@
-//! What a comparison says: a row per run, medians, spreads, ratios. Filled by `compare`. Pure: no clock,
+//! What a comparison says: a row per run, medians, spreads, ratios to the baseline. Filled by `compare`. Pure: no clock,
 //! no process, no broker.
 
-use std::fmt::{self, Display, Write as _};
+use std::fmt::Write as _;
 
 use anyhow::{Result, ensure};
 
 use super::measure::Measured;
-
-/// Whose run it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Who {
-    /// The hand-written loop.
-    Floor,
-    /// The program on orders without faults.
-    Clean,
-    /// What is compared with either.
-    Program,
-}
-
-impl Display for Who {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Floor => "floor",
-            Self::Clean => "clean",
-            Self::Program => "program",
-        })
-    }
-}
 
 /// One thing measured, its name and unit, and how it is read from a run.
 struct Figure {
@@ -55,9 +34,9 @@ const CPU: Figure = Figure {
     of: |run| run.cpu_per_million,
     decimals: 2,
 };
-const MACHINE_CPU: Figure = Figure {
-    name: "machine CPU s/million",
-    of: |run| run.machine_cpu_per_million,
+const BROKER_CPU: Figure = Figure {
+    name: "broker CPU s/million",
+    of: |run| run.broker_cpu_per_million,
     decimals: 2,
 };
 const RSS: Figure = Figure {
@@ -65,67 +44,84 @@ const RSS: Figure = Figure {
     of: |run| run.peak_rss_bytes as f64 / 1_048_576.0,
     decimals: 0,
 };
-const FIGURES: [Figure; 6] = [THROUGHPUT, STEADY, STARTUP, CPU, MACHINE_CPU, RSS];
+const EXIT: Figure = Figure {
+    name: "exit s",
+    of: |run| run.exit_seconds,
+    decimals: 2,
+};
+const FIGURES: [Figure; 7] = [THROUGHPUT, STEADY, STARTUP, CPU, BROKER_CPU, RSS, EXIT];
+const NAME_WIDTH: usize = 22;
 
 /// The runs that count.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Report {
-    baseline: Vec<Measured>,
-    program: Vec<Measured>,
+    names: Vec<String>,
+    runs: Vec<Vec<Measured>>,
+    own_broker: bool,
 }
 
 impl Report {
-    pub(crate) fn add(&mut self, who: Who, run: Measured) {
-        match who {
-            Who::Floor | Who::Clean => self.baseline.push(run),
-            Who::Program => self.program.push(run),
+    /// The first is the baseline, the last is the program.
+    pub(super) fn new(names: impl IntoIterator<Item = String>, own_broker: bool) -> Self {
+        let names: Vec<String> = names.into_iter().collect();
+        Self {
+            runs: vec![Vec::new(); names.len()],
+            names,
+            own_broker,
         }
     }
 
-    pub(crate) fn header() -> String {
-        FIGURES.iter().fold(format!("{:10}", ""), |row, figure| {
-            row + &format!("{:>width$}", figure.name, width = width(figure))
+    pub(super) fn add(&mut self, who: usize, run: Measured) {
+        self.runs[who].push(run);
+    }
+
+    pub(super) fn header(own_broker: bool) -> String {
+        FIGURES.iter().fold(" ".repeat(NAME_WIDTH), |row, figure| {
+            row + &format!("{:>width$}", name(figure, own_broker), width = width(figure))
         })
     }
 
-    pub(crate) fn row(who: Who, run: &Measured, counted: bool) -> String {
-        let row = FIGURES.iter().fold(format!("{who:10}"), |row, figure| {
+    pub(super) fn row(who: &str, run: &Measured, counted: bool) -> String {
+        let row = FIGURES.iter().fold(format!("{who:NAME_WIDTH$}"), |row, figure| {
             let (value, width, decimals) = ((figure.of)(run), width(figure), figure.decimals);
             row + &format!("{value:>width$.decimals$}")
         });
         if counted { row } else { row + "  (warm-up)" }
     }
 
-    /// Medians and spreads of both, and program / baseline for each figure.
-    pub(crate) fn summary(&self) -> String {
-        let mut text = format!(
-            "\n{:<24}{:>12}{:>8}{:>12}{:>8}{:>8}\n",
-            "median (spread)", "baseline", "", "program", "", "ratio"
-        );
+    /// For each figure everybody's median and spread, and its ratio to the baseline's.
+    pub(super) fn summary(&self) -> String {
+        let mut text = String::new();
         for figure in &FIGURES {
-            let (baseline, program) = self.sides(figure);
-            let verdict = verdict(baseline, program);
-            let Figure { name, decimals, .. } = *figure;
+            let baseline = self.sample(0, figure);
+            let name = name(figure, self.own_broker);
             // Writing to a String cannot fail.
-            writeln!(
-                text,
-                "{name:<24}{:>12.decimals$}{:>8}{:>12.decimals$}{:>8}{:>8.3}  {verdict}",
-                baseline.median,
-                percent(baseline.spread),
-                program.median,
-                percent(program.spread),
-                program.median / baseline.median,
-            )
-            .ok();
+            writeln!(text, "\n{name}: median (spread), ratio to {}", self.names[0]).ok();
+            for (who, one) in self.names.iter().enumerate() {
+                let sample = self.sample(who, figure);
+                let decimals = figure.decimals;
+                write!(
+                    text,
+                    "  {one:NAME_WIDTH$}{:>12.decimals$}{:>8}",
+                    sample.median,
+                    percent(sample.spread)
+                )
+                .ok();
+                if who > 0 {
+                    let ratio = sample.median / baseline.median;
+                    write!(text, "{ratio:>8.3}  {}", verdict(baseline, sample)).ok();
+                }
+                text.push('\n');
+            }
         }
         text
     }
 
     /// An error if the program misses a bound that is asked for.
-    pub(crate) fn check(&self, min_throughput: Option<f64>, max_cpu: Option<f64>) -> Result<()> {
+    pub(super) fn check(&self, min_throughput: Option<f64>, max_cpu: Option<f64>) -> Result<()> {
         let ratio = |figure| {
-            let (baseline, program) = self.sides(figure);
-            program.median / baseline.median
+            let program = self.sample(self.names.len() - 1, figure);
+            program.median / self.sample(0, figure).median
         };
         let (throughput, cpu) = (ratio(&THROUGHPUT), ratio(&CPU));
         ensure!(
@@ -139,25 +135,39 @@ impl Report {
         Ok(())
     }
 
-    fn sides(&self, figure: &Figure) -> (Sample, Sample) {
-        let sample = |runs: &[Measured]| Sample::of(runs.iter().map(figure.of).collect());
-        (sample(&self.baseline), sample(&self.program))
+    /// The program's records a second, CPU seconds per million, and MiB at its peak.
+    pub(crate) fn program(&self) -> [Sample; 3] {
+        let last = self.names.len() - 1;
+        [THROUGHPUT, CPU, RSS].map(|figure| self.sample(last, &figure))
+    }
+
+    fn sample(&self, who: usize, figure: &Figure) -> Sample {
+        Sample::of(self.runs[who].iter().map(figure.of).collect())
+    }
+}
+
+/// Without a broker of ours, its share cannot be told from the rest.
+fn name(figure: &Figure, own_broker: bool) -> &'static str {
+    if figure.name == BROKER_CPU.name && !own_broker {
+        "machine CPU s/million"
+    } else {
+        figure.name
     }
 }
 
 fn width(figure: &Figure) -> usize {
-    figure.name.len().max(9) + 2
+    figure.name.len().max(9) + 3
 }
 
 fn percent(share: f64) -> String {
     format!("({:.0} %)", share * 100.0)
 }
 
-#[derive(Clone, Copy)]
-struct Sample {
-    median: f64,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    pub(crate) median: f64,
     /// From the lowest to the highest, as a share of the median.
-    spread: f64,
+    pub(crate) spread: f64,
 }
 
 impl Sample {
@@ -178,14 +188,14 @@ impl Sample {
 }
 
 /// What noise allows us to say.
-fn verdict(baseline: Sample, program: Sample) -> &'static str {
-    let difference = (program.median / baseline.median - 1.0).abs();
-    if difference <= baseline.spread.max(program.spread) {
+fn verdict(baseline: Sample, other: Sample) -> &'static str {
+    let difference = (other.median / baseline.median - 1.0).abs();
+    if difference <= baseline.spread.max(other.spread) {
         "equal within the spread"
-    } else if program.median < baseline.median {
-        "program lower"
+    } else if other.median < baseline.median {
+        "lower"
     } else {
-        "program higher"
+        "higher"
     }
 }
 
@@ -199,37 +209,35 @@ mod tests {
             throughput,
             steady_throughput: throughput,
             cpu_per_million: 1e6 / throughput,
-            machine_cpu_per_million: 2e6 / throughput,
+            broker_cpu_per_million: 2e6 / throughput,
             peak_rss_bytes: 1 << 26,
+            exit_seconds: 0.1,
         }
     }
 
     fn report(baseline: &[f64], program: &[f64]) -> Report {
-        Report {
-            baseline: baseline.iter().copied().map(run).collect(),
-            program: program.iter().copied().map(run).collect(),
+        let mut report = Report::new(["floor", "program"].map(str::to_owned), true);
+        for (who, runs) in [baseline, program].into_iter().enumerate() {
+            runs.iter().for_each(|rate| report.add(who, run(*rate)));
         }
+        report
     }
 
     #[track_caller]
     fn check_verdict(baseline: &[f64], program: &[f64], expected: &str) {
-        let (baseline, program) = report(baseline, program).sides(&THROUGHPUT);
-        assert_eq!(verdict(baseline, program), expected);
+        let report = report(baseline, program);
+        let samples = (report.sample(0, &THROUGHPUT), report.sample(1, &THROUGHPUT));
+        assert_eq!(verdict(samples.0, samples.1), expected);
+        assert!(report.summary().contains(expected));
     }
 
     #[test]
     fn a_difference_below_the_spread_is_equal() {
-        check_verdict(
-            &[100.0, 110.0, 90.0],
-            &[85.0, 86.0, 84.0],
-            "equal within the spread",
-        );
-        check_verdict(&[100.0, 101.0, 99.0], &[85.0, 86.0, 84.0], "program lower");
-        check_verdict(
-            &[100.0, 101.0, 99.0],
-            &[120.0, 121.0, 119.0],
-            "program higher",
-        );
+        let noisy = [100.0, 110.0, 90.0];
+        check_verdict(&noisy, &[85.0, 86.0, 84.0], "equal within the spread");
+        let steady = [100.0, 101.0, 99.0];
+        check_verdict(&steady, &[85.0, 86.0, 84.0], "lower");
+        check_verdict(&steady, &[120.0, 121.0, 119.0], "higher");
     }
 
     #[test]

@@ -11,12 +11,12 @@ use std::env;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use orchestrator_testkit::postgres::{Postgres, PostgresOptions};
+use orchestrator_testkit::process::Program;
 
 use crate::compare::measure::{self, Measured};
 use crate::compare::progress::Progress;
@@ -220,8 +220,8 @@ impl Bench<'_> {
         let run = format!("{}-{}-{round}", self.id, scenario.name);
         topics::create(servers, &run, args.partitions)?;
         self.topics.push(run.clone());
-        let mut command = Command::new(&args.command);
-        command
+        let mut program = Program::new(&args.command)
+            .log(self.folder.join(format!("{}-{round}.log", scenario.name)))
             .env("ORCH_BOOTSTRAP_SERVERS", servers)
             .env("ORCH_SOURCE_TOPICS", source)
             .env("ORCH_TARGET_TOPIC", &run)
@@ -230,12 +230,12 @@ impl Bench<'_> {
             .env("EXAMPLE_FAULTS", scenario.faulty.to_string())
             .envs(scenario.env.iter().copied());
         if let Some(url) = url {
-            command.env("ORCH_DB_URL", url);
+            program = program.env("ORCH_DB_URL", url);
         }
         let measured = measure::run(
-            &mut command,
-            &self.folder.join(format!("{}-{round}.log", scenario.name)),
+            &program,
             &Progress::watch(servers, source, &run)?,
+            None,
             self.records(scenario),
             Duration::from_secs(600),
         )?;

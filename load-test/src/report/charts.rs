@@ -86,6 +86,55 @@ pub(super) fn distribution(seconds: &Seconds) -> Result<String> {
     draw("milliseconds", &series, 0.0..nines, 0.0..high.max(1.0) * 1.05, &label)
 }
 
+/// A bar for each label.
+pub(crate) fn bars(unit: &str, values: &[(String, f64)]) -> Result<String> {
+    let height = 40 + 26 * u32::try_from(values.len())?;
+    let high = values.iter().map(|(_, value)| *value).fold(1.0, f64::max);
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, (SIZE.0, height)).into_drawing_area();
+        area.fill(&WHITE).map_err(cannot)?;
+        let mut chart = ChartBuilder::on(&area)
+            .margin(8)
+            .margin_right(36)
+            .x_label_area_size(28)
+            .y_label_area_size(260)
+            .build_cartesian_2d(0.0..high * 1.05, (0..values.len()).into_segmented())
+            .map_err(cannot)?;
+        let label = |at: &SegmentValue<usize>| match at {
+            // From the top downwards.
+            SegmentValue::CenterOf(at) | SegmentValue::Exact(at) => {
+                let found = values.len().checked_sub(at + 1).and_then(|at| values.get(at));
+                found.map_or(String::new(), |(label, _)| label.clone())
+            }
+            SegmentValue::Last => String::new(),
+        };
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(GRID)
+            .axis_style(GREY)
+            .disable_y_mesh()
+            .x_label_formatter(&short)
+            .y_labels(values.len())
+            .y_label_formatter(&label)
+            .x_desc(unit)
+            .label_style((FONT, 13).into_font().color(&GREY))
+            .draw()
+            .map_err(cannot)?;
+        let bars = values.iter().rev().enumerate().map(|(at, (_, value))| {
+            let from = (0.0, SegmentValue::Exact(at));
+            let to = (*value, SegmentValue::Exact(at + 1));
+            let mut bar = Rectangle::new([from, to], BLUE.filled());
+            bar.set_margin(4, 4, 0, 0);
+            bar
+        });
+        chart.draw_series(bars).map_err(cannot)?;
+        area.present().map_err(cannot)?;
+    }
+    Ok(svg)
+}
+
 fn linear(
     seconds: &Seconds,
     unit: &str,

@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
+pub(crate) use charts::bars;
 pub(crate) use html::grouped;
 
 use crate::audit::Verdict;
