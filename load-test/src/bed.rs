@@ -95,7 +95,10 @@ impl Bed {
             let topic = env.get("ORCH_DLQ_TOPIC").filter(|topic| !topic.is_empty());
             topic.map(|topic| topic.replace("{topic}", &source))
         };
-        for topic in [Some(&source), Some(&target), dlq.as_ref()].into_iter().flatten() {
+        for topic in [Some(&source), Some(&target), dlq.as_ref()]
+            .into_iter()
+            .flatten()
+        {
             topics::create(&broker.servers, topic, args.partitions)?;
         }
         let ledger = if args.attach {
@@ -149,7 +152,10 @@ impl Bed {
             return Ok(());
         };
         if let Some(status) = program.status()? {
-            bail!("the program has ended ({status}); its last lines:\n{}", program.tail());
+            bail!(
+                "the program has ended ({status}); its last lines:\n{}",
+                program.tail()
+            );
         }
         Ok(())
     }
@@ -205,7 +211,10 @@ impl Bed {
         if let Some(status) = program.status()?
             && !status.success()
         {
-            bail!("the program ended badly ({status}); its last lines:\n{}", program.tail());
+            bail!(
+                "the program ended badly ({status}); its last lines:\n{}",
+                program.tail()
+            );
         }
         Ok(Some(took))
     }
@@ -222,7 +231,10 @@ fn environment(
         ("ORCH_LOG_FORMAT", "PRETTY"),
         ("ORCH_DB_URL", &ledger),
     ];
-    let given = args.env.iter().map(|set| (set.key.as_str(), set.value.as_str()));
+    let given = args
+        .env
+        .iter()
+        .map(|set| (set.key.as_str(), set.value.as_str()));
     common
         .into_iter()
         .chain(defaults.iter().copied())
@@ -268,6 +280,13 @@ fn ends(servers: &str, topic: &str) -> Result<Starts> {
         .enable_all()
         .build()?;
     let admin = Admin::new(servers)?;
-    let ends = runtime.block_on(admin.end_offsets(topic, Isolation::Uncommitted))?;
-    Ok(ends.into_iter().collect())
+    let asked = Instant::now();
+    loop {
+        // A leader that is named need not know it yet.
+        match runtime.block_on(admin.end_offsets(topic, Isolation::Uncommitted)) {
+            Ok(ends) => return Ok(ends.into_iter().collect()),
+            Err(error) if asked.elapsed() > READY_LIMIT => return Err(error.into()),
+            Err(_) => std::thread::sleep(LOOK),
+        }
+    }
 }

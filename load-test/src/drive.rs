@@ -8,7 +8,7 @@ use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::bed::Bed;
-use crate::traffic::{Counts, Plan, Seconds, Second, Traffic};
+use crate::traffic::{Counts, Plan, Second, Seconds, Traffic};
 use crate::usage;
 
 const LOOK: Duration = Duration::from_millis(20);
@@ -32,12 +32,7 @@ pub(crate) struct Run {
 }
 
 /// Runs it to its end.
-pub(crate) fn drive(
-    bed: &Bed,
-    plan: &Plan,
-    warm_up: Duration,
-    patience: Duration,
-) -> Result<Run> {
+pub(crate) fn drive(bed: &Bed, plan: &Plan, warm_up: Duration, patience: Duration) -> Result<Run> {
     let broker_cpu = || Some(usage::of_tree(bed.broker.pid?)?.cpu_seconds);
     let broker_before = broker_cpu();
     let mut traffic = Traffic::start(plan)?;
@@ -110,7 +105,9 @@ impl Display {
             dead_letters,
             ..
         } = second.counts;
-        let p99 = second.latency_ms(0.99).map_or("-".to_owned(), |ms| format!("{ms:.1} ms"));
+        let p99 = second
+            .latency_ms(0.99)
+            .map_or("-".to_owned(), |ms| format!("{ms:.1} ms"));
         let text = format!(
             "{:.0}/s, lag {}, dead letters {dead_letters}, p99 {p99}",
             second.rate(),

@@ -96,7 +96,8 @@ pub(crate) fn run(args: &FloorArgs) -> Result<()> {
         to_spare.send(Unit::default())?;
     }
     let committed = thread::scope(|scope| {
-        let committer = scope.spawn(|| commit_units(args, &consumer, &producer, gathered, to_spare));
+        let committer =
+            scope.spawn(|| commit_units(args, &consumer, &producer, gathered, to_spare));
         let gathering = gather_units(args, &consumer, &spare, to_commit);
         let committing = committer.join();
         gathering?;
@@ -189,7 +190,12 @@ fn gather_units(
         let Ok(mut unit) = spare.recv() else {
             break;
         };
-        left -= gather(args, consumer, left.min(args.records_per_transaction), &mut unit)?;
+        left -= gather(
+            args,
+            consumer,
+            left.min(args.records_per_transaction),
+            &mut unit,
+        )?;
         if to_commit.send(unit).is_err() {
             break;
         }
@@ -242,7 +248,10 @@ fn take(args: &FloorArgs, record: &BorrowedMessage<'_>, unit: &mut Unit) -> Resu
     } else {
         serde_json::to_writer(&mut unit.bytes, &enrich(serde_json::from_slice(value)?)?)?;
     }
-    crate::transform::burn(Duration::from_micros(args.cpu_us));
+    let busy_until = Instant::now() + Duration::from_micros(args.cpu_us);
+    while args.cpu_us > 0 && Instant::now() < busy_until {
+        std::hint::spin_loop();
+    }
     unit.outputs.push(Output {
         key_end,
         value_end: unit.bytes.len(),

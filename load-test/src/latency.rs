@@ -33,8 +33,8 @@ pub(crate) struct LatencyArgs {
     /// Seconds that are measured
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// Seconds before them that are not: programs and JVMs warm up
-    #[arg(long, default_value_t = 10)]
+    /// Seconds before them that are not: the broker's JVM compiles what it does often, on the same cores
+    #[arg(long, default_value_t = 50)]
     warm_up_seconds: u64,
     /// Bytes of one order, about 300 at least, filled up by its note
     #[arg(long, alias = "size", default_value_t = 316)]
@@ -69,7 +69,10 @@ pub(crate) fn run(args: &LatencyArgs) -> Result<ExitCode> {
         outputs: traffic::from(&bed.scope.target.0, &bed.scope.target.1)?,
         dead_letters: rdkafka::TopicPartitionList::new(),
     };
-    println!("sending {} orders per second to {} ..", args.throughput, plan.source);
+    println!(
+        "sending {} orders per second to {} ..",
+        args.throughput, plan.source
+    );
     let warm_up = Duration::from_secs(args.warm_up_seconds);
     let run = drive::drive(&bed, &plan, warm_up, PATIENCE)?;
     let exit = bed.stop()?;

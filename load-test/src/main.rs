@@ -17,7 +17,6 @@ mod soak;
 mod sweep;
 mod topics;
 mod traffic;
-mod transform;
 mod usage;
 
 use std::process::ExitCode;
@@ -34,8 +33,6 @@ enum Command {
     Latency(latency::LatencyArgs),
     /// Run the hand-written exactly-once loop until it has processed a number of records
     Floor(floor::FloorArgs),
-    /// Run a pipeline whose transformer costs what is asked for
-    Transform(transform::TransformArgs),
     /// Write seeded orders to a topic
     Fill(fill::FillArgs),
     /// Measure another program against the floor, in turn, on the same orders
@@ -50,7 +47,6 @@ fn main() -> anyhow::Result<ExitCode> {
     match Command::parse() {
         Command::Soak(args) => return soak::run(&args),
         Command::Latency(args) => return latency::run(&args),
-        Command::Transform(args) => return transform::run(&args),
         Command::Floor(args) => floor::run(&args),
         Command::Fill(args) => fill::run(&args),
         Command::Compare(args) => compare::run(&args),

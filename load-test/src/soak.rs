@@ -11,12 +11,12 @@ use clap::Args;
 use orchestrator_testkit::orders::Orders;
 use orchestrator_testkit::workspace;
 
+use crate::Property;
 use crate::audit::{self, Verdict};
 use crate::bed::{Bed, BedArgs};
 use crate::drive::{self, Run};
 use crate::report::{self, Story};
 use crate::traffic::{self, Plan, ms};
-use crate::Property;
 
 /// Failures in all three places, so that all are audited.
 const DEFAULTS: [(&str, &str); 3] = [
@@ -126,7 +126,9 @@ pub(crate) fn report_dir(given: Option<&PathBuf>, command: &str) -> Result<PathB
 }
 
 fn settings(args: &SoakArgs, bed: &Bed) -> Vec<(String, String)> {
-    let rate = args.throughput.map_or("as fast as possible".to_owned(), |rate| format!("{rate}/s"));
+    let rate = args
+        .throughput
+        .map_or("as fast as possible".to_owned(), |rate| format!("{rate}/s"));
     let own = [
         ("orders", report::grouped(args.num_records)),
         ("rate", rate),

@@ -70,8 +70,13 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 fn children() -> HashMap<u32, Vec<u32>> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        let parent = pid.and_then(stat).and_then(|stat| stat.get(1)?.parse().ok());
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        let parent = pid
+            .and_then(stat)
+            .and_then(|stat| stat.get(1)?.parse().ok());
         if let (Some(pid), Some(parent)) = (pid, parent) {
             children.entry(parent).or_default().push(pid);
         }

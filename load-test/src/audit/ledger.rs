@@ -60,7 +60,9 @@ pub(super) fn rows(
             "postgres" | "postgresql" => each(PgConnection::connect(&url).await?, sql, show).await,
             "mysql" | "mariadb" => each(MySqlConnection::connect(&url).await?, sql, show).await,
             // The rest of the URL may hold a password.
-            other => bail!("the ledger's URL begins with {other}:, which is no database known here"),
+            other => {
+                bail!("the ledger's URL begins with {other}:, which is no database known here")
+            }
         }
     };
     runtime.block_on(read).context("cannot read the ledger")

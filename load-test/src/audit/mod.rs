@@ -161,8 +161,10 @@ impl Book {
         let Some((index, slot)) =
             index.and_then(|index| Some((index, self.entries.get_mut(index)?)))
         else {
-            self.findings
-                .add("a record in the source that is no order of this run", || at(record));
+            self.findings.add(
+                "a record in the source that is no order of this run",
+                || at(record),
+            );
             return;
         };
         if slot.is_some() {
@@ -171,7 +173,10 @@ impl Book {
         }
         let expected = expected_output(value);
         let poison = expected.is_none();
-        let hash = hash(record.key(), expected.as_deref().map_or(value, str::as_bytes));
+        let hash = hash(
+            record.key(),
+            expected.as_deref().map_or(value, str::as_bytes),
+        );
         *slot = Some(Entry {
             partition: record.partition(),
             offset: record.offset(),
@@ -234,14 +239,17 @@ impl Book {
         let index = index.and_then(|index| usize::try_from(index).ok());
         let entry = index.and_then(|index| self.entries.get_mut(index)?.as_mut());
         let Some(entry) = entry else {
-            self.findings.add("a record that nobody sent", || at(record));
+            self.findings
+                .add("a record that nobody sent", || at(record));
             return None;
         };
         let lane = (letter, record.partition(), entry.partition);
         let before = self.last.insert(lane, entry.offset);
         if before.is_some_and(|before| before > entry.offset) {
-            self.findings
-                .add("a record came out after a later one of its partition", || at(record));
+            self.findings.add(
+                "a record came out after a later one of its partition",
+                || at(record),
+            );
         }
         Some(entry)
     }
@@ -257,7 +265,9 @@ impl Book {
                 }
             }
             ("SUCCESS", None) if row.passed => self.verdict.rows_of_successes += 1,
-            _ => self.findings.add("a row of the ledger that is wrong", position),
+            _ => self
+                .findings
+                .add("a row of the ledger that is wrong", position),
         }
     }
 
@@ -288,8 +298,10 @@ impl Book {
         let found = self.verdict.rows_of_successes;
         if found != wanted {
             let text = format!("{found} instead of {wanted}");
-            self.findings
-                .add("the ledger has not as many rows of successes as it must", || text);
+            self.findings.add(
+                "the ledger has not as many rows of successes as it must",
+                || text,
+            );
         }
         self.verdict.findings = self.findings.into_vec();
         self.verdict

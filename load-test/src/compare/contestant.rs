@@ -72,20 +72,25 @@ pub(super) struct Place<'a> {
 
 /// Those that the command line asks for; the first is the baseline, the last is the program.
 pub(super) fn chosen(args: &CompareArgs) -> Result<Vec<Contestant>> {
-    let words = |command: &str| -> Vec<String> {
-        command.split_whitespace().map(str::to_owned).collect()
-    };
+    let words =
+        |command: &str| -> Vec<String> { command.split_whitespace().map(str::to_owned).collect() };
     let command = match &args.command {
         Some(command) => words(command),
         None => {
             println!("building example-app ..");
             let path = workspace_binary("example-app", &[])?;
-            vec![path.to_str().context("the target folder's name is not UTF-8")?.to_owned()]
+            vec![
+                path.to_str()
+                    .context("the target folder's name is not UTF-8")?
+                    .to_owned(),
+            ]
         }
     };
     ensure!(!command.is_empty(), "--command is empty");
     let env = args.env.iter();
-    let env: Vec<_> = env.map(|set| (set.key.clone(), set.value.clone())).collect();
+    let env: Vec<_> = env
+        .map(|set| (set.key.clone(), set.value.clone()))
+        .collect();
     let program = |name: &str, faulty| Contestant {
         name: name.to_owned(),
         faulty,
@@ -132,9 +137,11 @@ impl Contestant {
                     .into_iter()
                     .chain(arguments.as_flattened().iter().copied())
                     .chain(rival.arguments().iter().copied());
-                Ok(all.fold(Program::new(env::current_exe()?), |program, argument| {
-                    program.arg(argument)
-                }))
+                Ok(
+                    all.fold(Program::new(env::current_exe()?), |program, argument| {
+                        program.arg(argument)
+                    }),
+                )
             }
             Start::Command(words, env) => {
                 let ledger = place.folder.join(format!("{}.db", place.group));

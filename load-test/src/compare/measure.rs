@@ -104,10 +104,12 @@ pub(crate) fn run(
 fn stop(process: &Process) -> Result<f64> {
     let asked = Instant::now();
     if process.status()?.is_none() {
-        process.signal(Signal::Term).or_else(|error| match process.status() {
-            Ok(Some(_)) => Ok(()),
-            _ => Err(error),
-        })?;
+        process
+            .signal(Signal::Term)
+            .or_else(|error| match process.status() {
+                Ok(Some(_)) => Ok(()),
+                _ => Err(error),
+            })?;
     }
     while process.status()?.is_none() {
         if asked.elapsed() > STOP_LIMIT {

@@ -232,7 +232,10 @@ impl Comparison<'_> {
             && poison == 0
             && *self.outputs.get_or_insert(outputs) != outputs
         {
-            println!("note: the outputs of {} differ from those of the first run", naming());
+            println!(
+                "note: the outputs of {} differ from those of the first run",
+                naming()
+            );
         }
         Ok(measured)
     }

@@ -77,15 +77,21 @@ impl Report {
 
     pub(super) fn header(own_broker: bool) -> String {
         FIGURES.iter().fold(" ".repeat(NAME_WIDTH), |row, figure| {
-            row + &format!("{:>width$}", name(figure, own_broker), width = width(figure))
+            row + &format!(
+                "{:>width$}",
+                name(figure, own_broker),
+                width = width(figure)
+            )
         })
     }
 
     pub(super) fn row(who: &str, run: &Measured, counted: bool) -> String {
-        let row = FIGURES.iter().fold(format!("{who:NAME_WIDTH$}"), |row, figure| {
-            let (value, width, decimals) = ((figure.of)(run), width(figure), figure.decimals);
-            row + &format!("{value:>width$.decimals$}")
-        });
+        let row = FIGURES
+            .iter()
+            .fold(format!("{who:NAME_WIDTH$}"), |row, figure| {
+                let (value, width, decimals) = ((figure.of)(run), width(figure), figure.decimals);
+                row + &format!("{value:>width$.decimals$}")
+            });
         if counted { row } else { row + "  (warm-up)" }
     }
 
@@ -96,7 +102,12 @@ impl Report {
             let baseline = self.sample(0, figure);
             let name = name(figure, self.own_broker);
             // Writing to a String cannot fail.
-            writeln!(text, "\n{name}: median (spread), ratio to {}", self.names[0]).ok();
+            writeln!(
+                text,
+                "\n{name}: median (spread), ratio to {}",
+                self.names[0]
+            )
+            .ok();
             for (who, one) in self.names.iter().enumerate() {
                 let sample = self.sample(who, figure);
                 let decimals = figure.decimals;

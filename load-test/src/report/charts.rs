@@ -20,8 +20,10 @@ const GRID: RGBColor = RGBColor(0xe4, 0xe7, 0xeb);
 struct Series {
     name: &'static str,
     colour: RGBColor,
-    points: Vec<(f64, f64)>,
+    points: Points,
 }
+
+type Points = Vec<(f64, f64)>;
 
 /// Median, p99 and maximum of each second.
 pub(super) fn latency(seconds: &Seconds) -> Result<String> {
@@ -39,16 +41,22 @@ pub(super) fn latency(seconds: &Seconds) -> Result<String> {
     // Whole decades, so that there is a label at either end.
     let decade = |ms: f64| ms.max(0.1).log10();
     let y = (10_f64.powf(decade(low).floor())..10_f64.powf(decade(high).ceil())).log_scale();
-    draw("milliseconds", &series, seconds_range(seconds), y, &|at| format!("{at:.0} s"))
+    draw("milliseconds", &series, seconds_range(seconds), y, &|at| {
+        format!("{at:.0} s")
+    })
 }
 
 /// Sent and seen, by the second.
 pub(super) fn throughput(seconds: &Seconds) -> Result<String> {
     let rate = |count: u64, one: &Second| Some(count as f64 / one.took.as_secs_f64());
-    linear(seconds, "records per second", vec![
-        ("sent", GREY, points(seconds, |one| rate(one.sent, one))),
-        ("out", BLUE, points(seconds, |one| rate(one.accounted, one))),
-    ])
+    linear(
+        seconds,
+        "records per second",
+        vec![
+            ("sent", GREY, points(seconds, |one| rate(one.sent, one))),
+            ("out", BLUE, points(seconds, |one| rate(one.accounted, one))),
+        ],
+    )
 }
 
 /// Sent and not seen yet.
@@ -60,7 +68,11 @@ pub(super) fn lag(seconds: &Seconds) -> Result<String> {
 /// Memory of the program.
 pub(super) fn memory(seconds: &Seconds) -> Result<String> {
     let mib = |one: &Second| Some(one.usage?.rss_bytes as f64 / 1_048_576.0);
-    linear(seconds, "MiB resident", vec![("memory", BLUE, points(seconds, mib))])
+    linear(
+        seconds,
+        "MiB resident",
+        vec![("memory", BLUE, points(seconds, mib))],
+    )
 }
 
 /// Within how many milliseconds which share was done, the tail stretched: one step right, ten times rarer.
@@ -83,7 +95,13 @@ pub(super) fn distribution(seconds: &Seconds) -> Result<String> {
         let decimals = (at.floor() as usize).saturating_sub(2);
         format!("{percent:.decimals$} %")
     };
-    draw("milliseconds", &series, 0.0..nines, 0.0..high.max(1.0) * 1.05, &label)
+    draw(
+        "milliseconds",
+        &series,
+        0.0..nines,
+        0.0..high.max(1.0) * 1.05,
+        &label,
+    )
 }
 
 /// A bar for each label.
@@ -104,7 +122,10 @@ pub(crate) fn bars(unit: &str, values: &[(String, f64)]) -> Result<String> {
         let label = |at: &SegmentValue<usize>| match at {
             // From the top downwards.
             SegmentValue::CenterOf(at) | SegmentValue::Exact(at) => {
-                let found = values.len().checked_sub(at + 1).and_then(|at| values.get(at));
+                let found = values
+                    .len()
+                    .checked_sub(at + 1)
+                    .and_then(|at| values.get(at));
                 found.map_or(String::new(), |(label, _)| label.clone())
             }
             SegmentValue::Last => String::new(),
@@ -138,7 +159,7 @@ pub(crate) fn bars(unit: &str, values: &[(String, f64)]) -> Result<String> {
 fn linear(
     seconds: &Seconds,
     unit: &str,
-    series: Vec<(&'static str, RGBColor, Vec<(f64, f64)>)>,
+    series: Vec<(&'static str, RGBColor, Points)>,
 ) -> Result<String> {
     let series: Vec<Series> = series
         .into_iter()
@@ -150,12 +171,17 @@ fn linear(
         .collect();
     let (_, high) = bounds(&series);
     let y = 0.0..high.max(1.0) * 1.05;
-    draw(unit, &series, seconds_range(seconds), y, &|at| format!("{at:.0} s"))
+    draw(unit, &series, seconds_range(seconds), y, &|at| {
+        format!("{at:.0} s")
+    })
 }
 
-fn points(seconds: &Seconds, of: impl Fn(&Second) -> Option<f64>) -> Vec<(f64, f64)> {
+fn points(seconds: &Seconds, of: impl Fn(&Second) -> Option<f64>) -> Points {
     // The last one is short, and would only show that.
-    let whole = seconds.all.iter().filter(|one| one.took.as_secs_f64() > 0.5);
+    let whole = seconds
+        .all
+        .iter()
+        .filter(|one| one.took.as_secs_f64() > 0.5);
     let point = |one: &Second| Some((one.at.as_secs_f64(), of(one)?));
     whole.filter_map(point).collect()
 }
@@ -165,9 +191,17 @@ fn seconds_range(seconds: &Seconds) -> std::ops::Range<f64> {
 }
 
 fn bounds(series: &[Series]) -> (f64, f64) {
-    let values = || series.iter().flat_map(|one| &one.points).map(|point| point.1);
+    let values = || {
+        series
+            .iter()
+            .flat_map(|one| &one.points)
+            .map(|point| point.1)
+    };
     let low = values().fold(f64::INFINITY, f64::min);
-    (if low.is_finite() { low } else { 0.1 }, values().fold(0.0, f64::max))
+    (
+        if low.is_finite() { low } else { 0.1 },
+        values().fold(0.0, f64::max),
+    )
 }
 
 fn draw<Y>(
@@ -211,9 +245,9 @@ where
         {
             let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2));
             let drawn = chart.draw_series(line).map_err(cannot)?;
-            drawn.label(*name).legend(|(x, y)| {
-                PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2))
-            });
+            drawn
+                .label(*name)
+                .legend(|(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
         }
         if series.len() > 1 {
             chart

@@ -39,14 +39,39 @@ pub(super) fn page(story: &Story<'_>, summary: &Value) -> Result<String> {
 
     page.push_str("<div class=\"tiles\">");
     let quantile = |q| format!("{:.1} ms", ms(&seconds.latencies, q));
-    tile(&mut page, "records per second", &grouped(number(summary, "recordsPerSecond") as u64))?;
-    for (name, q) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
+    tile(
+        &mut page,
+        "records per second",
+        &grouped(number(summary, "recordsPerSecond") as u64),
+    )?;
+    for (name, q) in [
+        ("p50", 0.5),
+        ("p90", 0.9),
+        ("p99", 0.99),
+        ("p99.9", 0.999),
+        ("max", 1.0),
+    ] {
         tile(&mut page, &format!("latency {name}"), &quantile(q))?;
     }
     for (name, key, unit, factor) in [
-        ("program: CPU per million", "programCpuSecondsPerMillion", "s", 1.0),
-        ("broker: CPU per million", "brokerCpuSecondsPerMillion", "s", 1.0),
-        ("program: peak memory", "programPeakRssBytes", "MiB", 1_048_576.0),
+        (
+            "program: CPU per million",
+            "programCpuSecondsPerMillion",
+            "s",
+            1.0,
+        ),
+        (
+            "broker: CPU per million",
+            "brokerCpuSecondsPerMillion",
+            "s",
+            1.0,
+        ),
+        (
+            "program: peak memory",
+            "programPeakRssBytes",
+            "MiB",
+            1_048_576.0,
+        ),
         ("start to first output", "firstOutputSeconds", "s", 1.0),
         ("SIGTERM to end", "exitSeconds", "s", 1.0),
     ] {
@@ -66,7 +91,10 @@ pub(super) fn page(story: &Story<'_>, summary: &Value) -> Result<String> {
 
     for (title, picture) in [
         ("Latency over time", charts::latency(seconds)?),
-        ("Latency, the tail stretched", charts::distribution(seconds)?),
+        (
+            "Latency, the tail stretched",
+            charts::distribution(seconds)?,
+        ),
         ("Throughput", charts::throughput(seconds)?),
         ("Lag: sent and not seen yet", charts::lag(seconds)?),
     ] {
@@ -78,7 +106,12 @@ pub(super) fn page(story: &Story<'_>, summary: &Value) -> Result<String> {
     }
     page.push_str("<h2>Set-up</h2><table>");
     for (key, value) in &story.settings {
-        write!(page, "<tr><td>{}</td><td>{}</td></tr>", text(key), text(value))?;
+        write!(
+            page,
+            "<tr><td>{}</td><td>{}</td></tr>",
+            text(key),
+            text(value)
+        )?;
     }
     page.push_str("</table></html>\n");
     Ok(page)
@@ -135,7 +168,10 @@ fn verdict(page: &mut String, story: &Story<'_>) -> Result<()> {
 
 fn tile(page: &mut String, name: &str, value: &str) -> Result<()> {
     let (name, value) = (text(name), text(value));
-    write!(page, "<div class=\"tile\"><b>{value}</b><span>{name}</span></div>")?;
+    write!(
+        page,
+        "<div class=\"tile\"><b>{value}</b><span>{name}</span></div>"
+    )?;
     Ok(())
 }
 
@@ -169,7 +205,12 @@ mod tests {
 
     #[test]
     fn digits_are_grouped() {
-        for (number, shown) in [(0, "0"), (999, "999"), (1000, "1,000"), (12_345_678, "12,345,678")] {
+        for (number, shown) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (12_345_678, "12,345,678"),
+        ] {
             assert_eq!(grouped(number), shown);
         }
     }

@@ -62,7 +62,10 @@ pub(crate) fn write(story: &Story<'_>, folder: &Path) -> Result<()> {
         let path = folder.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     };
-    put("summary.json", serde_json::to_string_pretty(&summary)? + "\n")?;
+    put(
+        "summary.json",
+        serde_json::to_string_pretty(&summary)? + "\n",
+    )?;
     csv(story, &folder.join("latency.csv"))?;
     hlog(story, &folder.join("latency.hlog"))?;
     put("latency.svg", charts::distribution(&story.run.seconds)?)?;
@@ -77,7 +80,10 @@ fn csv(story: &Story<'_>, path: &Path) -> Result<()> {
         "second,sent,count,lag,p50_ms,p90_ms,p99_ms,p99.9_ms,max_ms,rss_bytes,cpu_seconds,threads,descriptors"
     )?;
     for one in &story.run.seconds.all {
-        let quantile = |q: f64| one.latency_ms(q).map_or(String::new(), |ms| format!("{ms:.3}"));
+        let quantile = |q: f64| {
+            one.latency_ms(q)
+                .map_or(String::new(), |ms| format!("{ms:.3}"))
+        };
         let usage = one.usage.map_or(",,,".to_owned(), |usage| {
             format!(
                 "{},{:.2},{},{}",

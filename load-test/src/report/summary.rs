@@ -57,13 +57,25 @@ pub(super) fn of(story: &Story<'_>) -> Value {
     put("deadLetters", json!(run.counts.dead_letters));
     put("seconds", json!(round(run.took.as_secs_f64(), 3)));
     put("recordsPerSecond", json!(throughput(story)));
-    put("firstOutputSeconds", json!(run.first_output.map(|it| it.as_secs_f64())));
+    put(
+        "firstOutputSeconds",
+        json!(run.first_output.map(|it| it.as_secs_f64())),
+    );
     put("exitSeconds", json!(story.exit.map(|it| it.as_secs_f64())));
     let per_million = |cpu: f64| round(cpu * 1e6 / run.counts.accounted.max(1) as f64, 3);
     let program = seconds.all.iter().rev().find_map(|one| one.usage);
-    put("programCpuSecondsPerMillion", json!(program.map(|it| per_million(it.cpu_seconds))));
-    put("brokerCpuSecondsPerMillion", json!(run.broker_cpu_seconds.map(per_million)));
-    put("programPeakRssBytes", json!(program.map(|it| it.peak_rss_bytes)));
+    put(
+        "programCpuSecondsPerMillion",
+        json!(program.map(|it| per_million(it.cpu_seconds))),
+    );
+    put(
+        "brokerCpuSecondsPerMillion",
+        json!(run.broker_cpu_seconds.map(per_million)),
+    );
+    put(
+        "programPeakRssBytes",
+        json!(program.map(|it| it.peak_rss_bytes)),
+    );
     put("programRssGrowthBytes", json!(rss_growth(story)));
     put("audit", json!(story.verdict));
     put("complaints", json!(story.complaints));

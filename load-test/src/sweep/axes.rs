@@ -17,8 +17,8 @@ pub(super) struct Point {
     /// A share of the usual number of orders.
     pub(super) share: Option<f64>,
     pub(super) partitions: Option<i32>,
-    /// Arguments of `load-test transform`, in the place of example-app.
-    pub(super) transform: Option<&'static str>,
+    /// Run costly-app in the place of example-app.
+    pub(super) costly: bool,
     pub(super) database: Option<Database>,
 }
 
@@ -45,15 +45,18 @@ pub(super) fn axes() -> Vec<Axis> {
         label: label.to_owned(),
         record_size: Some(bytes),
         share: Some(share),
-        transform: Some(""),
+        costly: true,
         ..Point::default()
     };
-    let cost = |label: &str, arguments, share, partitions| Point {
+    let cost = |label: &str, key: &str, value: &str, share, partitions| Point {
         label: label.to_owned(),
-        env: vec![("ORCH_TRANSFORM_CONCURRENCY".to_owned(), "256".to_owned())],
+        env: vec![
+            ("ORCH_TRANSFORM_CONCURRENCY".to_owned(), "256".to_owned()),
+            (key.to_owned(), value.to_owned()),
+        ],
         share: Some(share),
         partitions: Some(partitions),
-        transform: Some(arguments),
+        costly: true,
         ..Point::default()
     };
     vec![
@@ -68,7 +71,10 @@ pub(super) fn axes() -> Vec<Axis> {
         Axis {
             name: "linger",
             about: "`ORCH_KAFKA_PRODUCER_LINGER_MS`",
-            points: setting("ORCH_KAFKA_PRODUCER_LINGER_MS", &["0", "1", "5", "20", "50"]),
+            points: setting(
+                "ORCH_KAFKA_PRODUCER_LINGER_MS",
+                &["0", "1", "5", "20", "50"],
+            ),
         },
         Axis {
             name: "workers",
@@ -89,10 +95,16 @@ pub(super) fn axes() -> Vec<Axis> {
             name: "cost",
             about: "what the transform of a record costs, `ORCH_TRANSFORM_CONCURRENCY=256`",
             points: vec![
-                cost("nothing", "", 1.0, 8),
-                cost("50 us of CPU", "--cpu-us 50", 0.1, 8),
-                cost("5 ms of waiting", "--wait-ms 5", 0.3, 8),
-                cost("5 ms of waiting, one partition", "--wait-ms 5", 0.2, 1),
+                cost("nothing", "COST_CPU_US", "0", 1.0, 8),
+                cost("50 us of CPU", "COST_CPU_US", "50", 0.1, 8),
+                cost("5 ms of waiting", "COST_WAIT_MS", "5", 0.3, 8),
+                cost(
+                    "5 ms of waiting, one partition",
+                    "COST_WAIT_MS",
+                    "5",
+                    0.2,
+                    1,
+                ),
             ],
         },
         Axis {

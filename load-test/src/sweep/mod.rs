@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser};
 use orchestrator_testkit::mariadb::{MariaDb, MariaDbOptions};
 use orchestrator_testkit::postgres::{Postgres, PostgresOptions};
+use orchestrator_testkit::process::workspace_binary;
 
 use crate::broker::{Broker, BrokerArgs};
 use crate::compare::{self, CompareArgs, Sample};
@@ -102,9 +103,9 @@ fn measure(
     if let Some(partitions) = point.partitions {
         line.push(format!("--partitions={partitions}"));
     }
-    if let Some(arguments) = point.transform {
-        let own = std::env::current_exe()?;
-        line.push(format!("--command={} transform {arguments}", own.display()));
+    if point.costly {
+        let program = workspace_binary("costly-app", &[])?;
+        line.push(format!("--command={}", program.display()));
     }
     let url = match point.database {
         None => None,

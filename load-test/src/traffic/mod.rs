@@ -7,8 +7,8 @@ mod schedule;
 mod seconds;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -140,10 +140,7 @@ impl Traffic {
 
     /// Latencies, and how late orders were sent, since the last call.
     pub(crate) fn take_latencies(&self) -> (Latencies, Latencies) {
-        (
-            taken(&self.shared.recent),
-            taken(&self.shared.late),
-        )
+        (taken(&self.shared.recent), taken(&self.shared.late))
     }
 
     /// Whether everything has been sent, and the broker has it; fails if it could not be.

@@ -95,7 +95,11 @@ impl Account {
             add(&self.shared.strange);
             return;
         };
-        if self.dead_letters.iter().any(|topic| topic == record.topic()) {
+        if self
+            .dead_letters
+            .iter()
+            .any(|topic| topic == record.topic())
+        {
             add(&self.shared.dead_letters);
         } else {
             add(&self.shared.outputs);
@@ -105,7 +109,11 @@ impl Account {
             return;
         }
         add(&self.shared.accounted);
-        let mut recent = self.shared.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = self
+            .shared
+            .recent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *recent += latency.as_micros() as u64;
     }
 }

@@ -40,7 +40,10 @@ impl Schedule {
 
     /// The order is being sent.
     pub(super) fn sending(&self, index: u64, due: Duration) {
-        if let Some(slot) = usize::try_from(index).ok().and_then(|at| self.intended.get(at)) {
+        if let Some(slot) = usize::try_from(index)
+            .ok()
+            .and_then(|at| self.intended.get(at))
+        {
             slot.store(due.as_nanos() as u64 + 1, Ordering::Release);
         }
     }

@@ -197,7 +197,10 @@ impl KafkaProducer {
             message: format!(
                 "{message} (transactional id {}, brokers {} of ORCH_BOOTSTRAP_SERVERS)",
                 self.transactional_id(turn),
-                self.settings.client.get("bootstrap.servers").unwrap_or_default(),
+                self.settings
+                    .client
+                    .get("bootstrap.servers")
+                    .unwrap_or_default(),
             ),
         }
     }
