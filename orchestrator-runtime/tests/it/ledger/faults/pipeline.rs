@@ -29,6 +29,8 @@ const STALL_MAX: Duration = Duration::from_secs(10);
 const PASSED_MIN_PERCENT: i64 = 70;
 /// but for what comes in so many seconds: five time-outs, until the breaker opens, and what it takes to catch up.
 const LATE_S: i64 = 3;
+/// RELIABLE notes a record a statement: at that pace it goes on until the breaker opens, and after every probe that went well.
+const RELIABLE_LATE_S: i64 = 4;
 
 /// See the module.
 pub(super) struct Pipeline {
@@ -239,7 +241,11 @@ impl Pipeline {
         if stall > STALL_MAX {
             findings.push(format!("{name}: nothing was passed for {stall:?}"));
         }
-        let in_time = written - LATE_S * i64::from(PER_SECOND);
+        let late_s = match self.bed.ledger.strategy {
+            Strategy::Reliable => RELIABLE_LATE_S,
+            _ => LATE_S,
+        };
+        let in_time = written - late_s * i64::from(PER_SECOND);
         if passed * 100 < in_time * PASSED_MIN_PERCENT {
             findings.push(format!(
                 "{name}: {passed} of {written} records were passed in time"
