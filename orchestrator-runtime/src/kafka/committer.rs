@@ -41,7 +41,13 @@ pub struct CommitterSettings {
     pub written: BTreeSet<Topic>,
     /// Asks for the group's committed offsets.
     pub committed: CommittedLookup,
+    /// Asked once when another producer has the `transactional.id`.
+    pub fenced: FenceJudge,
 }
+
+/// Says what it means that another producer has the `transactional.id`: that a twin has taken over, or that there is
+/// none (any more) and a new session may do better. May take seconds.
+pub type FenceJudge = Box<dyn Fn(String) -> SessionFailure + Send>;
 
 /// Why a committer cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -100,13 +106,14 @@ impl KafkaCommitter {
         });
         let ready = producer.initialised();
         let transactor = Transactor::new(producer, membership.clone(), observer);
+        let fenced = settings.fenced;
         let (submit, units) = units::channel();
         let (report, reports) = mpsc::unbounded_channel();
         let (end, ended) = oneshot::channel();
         thread::Builder::new()
             .name("orch-transactions".to_owned())
             .spawn(move || {
-                run(transactor, &membership, &units, &report);
+                run(transactor, &membership, &fenced, &units, &report);
                 // Gone if nobody waits for the end.
                 end.send(()).ok();
             })?;
@@ -181,6 +188,7 @@ impl Committer for KafkaCommitter {
 fn run<P: TransactionalProducer, O: TransactorObserver>(
     mut transactor: Transactor<P, O>,
     membership: &Membership<P::Metadata>,
+    fenced: &FenceJudge,
     units: &units::Receiver<Unit>,
     reports: &mpsc::UnboundedSender<Report>,
 ) {
@@ -191,7 +199,13 @@ fn run<P: TransactionalProducer, O: TransactorObserver>(
         let report = match &ended {
             Some(failure) => report_of(unit, failure.clone()),
             None => match guarded(|| transactor.commit(&unit)) {
-                Ok((fates, ended)) => Report { unit, fates, ended },
+                Ok((fates, ended)) => {
+                    let ended = ended.map(|failure| match failure {
+                        SessionFailure::Fenced(error) => fenced(error),
+                        broken @ SessionFailure::Broken(_) => broken,
+                    });
+                    Report { unit, fates, ended }
+                }
                 Err(panicked) => {
                     // The transaction is open, perhaps; it is never committed.
                     membership.leave();

@@ -1,13 +1,16 @@
-//! The place of a named member (`group.instance.id`) in a group of KIP-848, which outlasts the member: the broker keeps
-//! it for the session time-out (45 s by default) when a process is killed *and* when it leaves. Here it is taken, to be
-//! given up for good or to be handed to another consumer, and watched. Called by the poll thread between consumers, and
-//! by the session's helper thread; it blocks.
+//! The place of a named member (`group.instance.id`) in a group. It decides between two processes of one name.
+//!
+//! In a group of KIP-848 it outlasts the member: the broker keeps it for the session time-out (45 s by default) when a
+//! process is killed *and* when it leaves. Here it is taken, to be given up for good or to be handed to another consumer,
+//! and watched. Called by the poll thread between consumers, by the session's helper thread, and by the transaction
+//! thread once it was fenced; it blocks.
 //!
 //! All that librdkafka (2.12) can say is "I am away for a while" (epoch -2). But a member of the classic protocol may
 //! take the place of one with the same name, whoever that is; when it unsubscribes it leaves for good, and a member in
 //! the protocol of KIP-848 may take its place in turn. See `docs/adr/0003-group-membership.md`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use orchestrator_core::ports::SessionFailure;
@@ -25,6 +28,11 @@ use super::stop::StopSignal;
 
 /// How long one poll waits.
 const POLL: Duration = Duration::from_millis(5);
+/// How long a twin that has fenced our producer may take to join the group, which is the next it does.
+const TWIN_JOINS: Duration = Duration::from_secs(3);
+/// How often it is asked meanwhile who has our place, and how long one answer is waited for.
+const ASK_EVERY: Duration = Duration::from_millis(250);
+const ASK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a place could not be given up.
 #[derive(Debug, thiserror::Error)]
@@ -36,19 +44,52 @@ pub(crate) enum PlaceError {
     Failed(String),
 }
 
-/// A named place in a group of KIP-848.
-#[derive(Debug)]
-struct Name {
+/// A named place in a group.
+#[derive(Clone, Debug)]
+pub(crate) struct Name {
     group: String,
     name: String,
 }
 
 impl Name {
-    /// The place that members with these settings leave behind, if they do.
-    fn of(config: &ClientConfig) -> Option<Self> {
+    /// The place of members with these settings, if they have a name.
+    pub(crate) fn of(config: &ClientConfig) -> Option<Self> {
         let of_config = |property| config.get(property).map(str::to_owned);
         let (group, name) = (of_config("group.id")?, of_config("group.instance.id")?);
-        is_consumer_protocol(config).then_some(Self { group, name })
+        Some(Self { group, name })
+    }
+
+    /// The place that members with these settings leave behind, if they do.
+    fn outlasting(config: &ClientConfig) -> Option<Self> {
+        Self::of(config).filter(|_| is_consumer_protocol(config))
+    }
+
+    /// What it means for the member that its producer was fenced: the place in the group decides. Two processes of one
+    /// name that start at once may each fence one of the other's two transactional ids, and only one of them is to end:
+    /// the one whose place the other has. Gives a twin the time to take it.
+    pub(crate) fn fenced<C: ConsumerContext>(
+        &self,
+        consumer: &BaseConsumer<C>,
+        error: String,
+    ) -> SessionFailure {
+        let deadline = Instant::now() + TWIN_JOINS;
+        loop {
+            let us = ffi::member_id(consumer);
+            match (self.member(consumer.client(), ASK_PATIENCE), us) {
+                (Ok(Some(member)), Some(us)) if member != us => {
+                    return SessionFailure::Fenced(error);
+                }
+                (Ok(_), _) if Instant::now() > deadline => {
+                    let text = format!("{error}; but nobody else has our place in the group");
+                    return SessionFailure::Broken(text);
+                }
+                (Err(unknown), _) if Instant::now() > deadline => {
+                    tracing::debug!(unknown, "who has our place cannot be found out");
+                    return SessionFailure::Fenced(error);
+                }
+                _ => thread::sleep(ASK_EVERY),
+            }
+        }
     }
 
     /// The id of the member in the place.
@@ -63,7 +104,7 @@ impl Name {
 
 /// Whether members with these settings leave a place behind.
 pub(crate) fn outlasts_its_member(config: &ClientConfig) -> bool {
-    Name::of(config).is_some()
+    Name::outlasting(config).is_some()
 }
 
 /// Looks now and then whether a place is still ours. librdkafka (2.12) ignores what it is told when it is not, unless
@@ -83,7 +124,7 @@ impl Watch {
     /// A watch over the place of such members, if they have one.
     pub(crate) fn over(config: &ClientConfig) -> Option<Self> {
         Some(Self {
-            name: Name::of(config)?,
+            name: Name::outlasting(config)?,
             looked: Instant::now(),
             empty: 0,
         })

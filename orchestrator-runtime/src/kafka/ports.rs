@@ -8,7 +8,7 @@ use orchestrator_core::Topic;
 use orchestrator_core::ports::SessionFailure;
 
 use super::client_config::{self, Redacted, Timings};
-use super::committer::{CommitterSettings, KafkaCommitter};
+use super::committer::{CommitterSettings, FenceJudge, KafkaCommitter};
 use super::membership::Membership;
 use super::session::{KafkaSession, Limiter, SessionHandle, SessionSettings};
 use super::transactor::TransactorObserver;
@@ -80,6 +80,7 @@ impl KafkaPorts {
             target: config.kafka.target_topic.as_deref().map(Topic::from),
             written,
             committed,
+            fenced: fenced(identity, handle.clone()),
         };
         let committer = KafkaCommitter::start(settings, membership, observer)
             .map_err(|error| broken(error.to_string()))?;
@@ -106,6 +107,15 @@ impl KafkaPorts {
             committer,
             handle,
         })
+    }
+}
+
+/// What a fence means: with a name that was found, always that another one has to be found.
+fn fenced(identity: &Identity, handle: SessionHandle) -> FenceJudge {
+    if identity.explicit {
+        Box::new(move |error| handle.fenced(error))
+    } else {
+        Box::new(SessionFailure::Fenced)
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota};
 use orchestrator_core::SourcePartition;
-use orchestrator_core::ports::{Epoch, Intake, Session};
+use orchestrator_core::ports::{Epoch, Intake, Session, SessionFailure};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
@@ -22,7 +22,7 @@ use super::ffi;
 use super::gather::{Gather, Limits, Resume};
 use super::member::{Blueprint, Current};
 use super::offsets::{StartRules, committed};
-use super::place::{self, Watch};
+use super::place::{self, Name, Watch};
 use super::poll::{Command, Polling};
 use super::poll_thread::PollThread;
 use super::rebalance::{Context, Pending};
@@ -173,6 +173,7 @@ impl KafkaSession {
                 gather: Arc::clone(&gather),
                 current,
                 status,
+                name: Name::of(config),
             },
             gather,
             commands,
@@ -259,6 +260,7 @@ pub struct SessionHandle {
     gather: Arc<Gather>,
     current: Current,
     status: Arc<SessionStatus>,
+    name: Option<Name>,
 }
 
 impl SessionHandle {
@@ -291,6 +293,15 @@ impl SessionHandle {
     ) -> Result<BTreeMap<SourcePartition, Option<i64>>, KafkaError> {
         let consumer = self.current.get().ok_or(KafkaError::Canceled)?;
         committed(&consumer, partitions, patience)
+    }
+
+    /// What it means that the producer beside this session was fenced. Blocks for some seconds; not for the poll thread
+    /// or an async task.
+    pub fn fenced(&self, error: String) -> SessionFailure {
+        match (&self.name, self.current.get()) {
+            (Some(name), Some(consumer)) => name.fenced(&consumer, error),
+            _ => SessionFailure::Fenced(error),
+        }
     }
 }
 

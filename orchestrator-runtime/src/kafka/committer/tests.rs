@@ -15,6 +15,7 @@ enum Bad {
     Replace,
     PanicInReplace,
     PanicInCommit,
+    Fenced,
 }
 
 struct Fake(Bad);
@@ -47,6 +48,10 @@ impl TransactionalProducer for Fake {
     fn commit(&mut self) -> Result<(), TxnError> {
         match self.0 {
             Bad::PanicInCommit => panic!("a bug of {}", 42),
+            Bad::Fenced => Err(TxnError {
+                class: TxnClass::Fenced,
+                message: "another producer".to_owned(),
+            }),
             _ => Ok(()),
         }
     }
@@ -98,7 +103,8 @@ fn reports_of(bad: Bad) -> Vec<Report> {
             .unwrap();
     }
     drop(submit);
-    run(transactor, &membership, &units, &report);
+    let fenced: FenceJudge = Box::new(|error| SessionFailure::Broken(format!("judged: {error}")));
+    run(transactor, &membership, &fenced, &units, &report);
     drop(report);
     // Nobody waits for a transaction that is no more.
     assert!(membership.revoke(&[partition], Duration::ZERO));
@@ -136,4 +142,9 @@ fn a_panic_is_reported_with_its_unit_and_with_all_later_ones() {
 #[test]
 fn a_thread_that_is_told_to_stop_reports_what_it_was_about() {
     check_broken(Bad::Replace, "nobody there");
+}
+
+#[test]
+fn what_a_fence_means_is_asked() {
+    check_broken(Bad::Fenced, "judged: another producer");
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use orchestrator_runtime::core::ports::{Done, Epoch, Fate, SliceFate, Unit, UnitSlice};
+use orchestrator_runtime::core::ports::{
+    Done, Epoch, Fate, SessionFailure, SliceFate, Unit, UnitSlice,
+};
 use orchestrator_runtime::core::{Output, Record, SourcePartition, Topic};
 use orchestrator_runtime::kafka::committer::{CommitterSettings, KafkaCommitter};
 use orchestrator_runtime::kafka::membership::Membership;
@@ -102,6 +104,7 @@ impl Bed {
             target: Some(Topic::new(&self.target)),
             written: BTreeSet::from([Topic::new(&self.target)]),
             committed: committed(&self.bootstrap, &self.group),
+            fenced: Box::new(SessionFailure::Fenced),
         };
         KafkaCommitter::start(settings, self.membership.clone(), ()).unwrap()
     }
