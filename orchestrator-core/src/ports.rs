@@ -202,7 +202,7 @@ pub enum SliceFate {
 /// What became of a unit: it is given back with one fate a slice, in order.
 #[derive(Debug)]
 pub struct Report {
-    /// The unit as it was submitted.
+    /// The unit as it was submitted, with what was added.
     pub unit: Unit,
     /// One fate per slice.
     pub fates: Vec<SliceFate>,
@@ -238,8 +238,16 @@ pub trait Committer: Send {
     /// What it promises.
     fn guarantee(&self) -> Guarantee;
 
-    /// Hands over a unit. There must be none under way.
+    /// Hands over a unit. There must be none under way. It stays open for more until it is [sealed](Self::seal), or
+    /// until the committer does not care to wait.
     fn submit(&mut self, unit: Unit);
+
+    /// Adds to the unit under way, and leaves `more` empty, if that takes more still. Then it is part of that unit, and
+    /// comes back in its report; if not, `more` is as it was.
+    fn extend(&mut self, more: &mut Unit) -> bool;
+
+    /// Says that the unit under way is whole.
+    fn seal(&mut self);
 
     /// Waits for the report of the unit under way.
     ///

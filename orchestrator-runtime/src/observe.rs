@@ -90,10 +90,6 @@ impl WorkerObserver for Observer {
         self.metrics.retries.increment(1);
     }
 
-    fn submitted(&mut self, records: usize) {
-        self.metrics.batch_records.record(records as f64);
-    }
-
     fn committed(&mut self, partition: &SourcePartition, next: i64, counts: &Counts) {
         self.metrics.records_ok.increment(counts.ok);
         self.metrics.outputs.increment(counts.outputs);
@@ -102,7 +98,8 @@ impl WorkerObserver for Observer {
         self.health.committed(partition, next, Instant::now());
     }
 
-    fn unit_committed(&mut self, took: Duration) {
+    fn unit_committed(&mut self, records: usize, took: Duration) {
+        self.metrics.batch_records.record(records as f64);
         self.metrics.batch_ok.increment(1);
         self.metrics.unit_seconds.record(took.as_secs_f64());
     }

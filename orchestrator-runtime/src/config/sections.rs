@@ -125,7 +125,9 @@ impl FailureConfig {
 pub struct BatchConfig {
     /// Least time between two commits of one producer.
     pub commit_interval: Duration,
-    /// Most records of a batch.
+    /// Most records of one unit of work, which is one transaction.
+    pub commit_max_records: usize,
+    /// Most records of a batch, of which a unit of work may have several.
     pub max_records: usize,
     /// Most bytes of a batch.
     pub max_bytes: usize,
@@ -147,6 +149,7 @@ impl BatchConfig {
     pub(super) fn read(reader: &mut Reader) -> Self {
         BatchConfig {
             commit_interval: reader.defaulted(key!("COMMIT_INTERVAL_MS"), parse::millis),
+            commit_max_records: reader.defaulted(key!("COMMIT_MAX_RECORDS"), parse::number),
             max_records: reader.defaulted(key!("BATCH_MAX_RECORDS"), parse::number),
             max_bytes: reader.defaulted(key!("BATCH_MAX_BYTES"), parse::number),
             max_output_bytes: reader.defaulted(key!("OUTPUT_MAX_BYTES"), parse::number),

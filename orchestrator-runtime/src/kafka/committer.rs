@@ -24,7 +24,10 @@ use super::membership::Membership;
 use super::producer::{BatchLimit, CommittedLookup, KafkaProducer, ProducerSettings};
 use super::stop::StopSignal;
 use super::topics::TopicCatalog;
-use super::transactor::{TransactionalProducer, Transactor, TransactorObserver};
+use super::transactor::{Parts, TransactionalProducer, Transactor, TransactorObserver};
+use inbox::Inbox;
+
+mod inbox;
 
 /// How long the transaction thread may take to end; then it is left behind.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
@@ -64,6 +67,7 @@ pub enum CommitterError {
 #[derive(Debug)]
 pub struct KafkaCommitter {
     units: units::Sender<Unit>,
+    inbox: Inbox,
     reports: mpsc::UnboundedReceiver<Report>,
     /// A unit that the thread no longer took.
     returned: Option<Unit>,
@@ -108,17 +112,20 @@ impl KafkaCommitter {
         let transactor = Transactor::new(producer, membership.clone(), observer);
         let fenced = settings.fenced;
         let (submit, units) = units::channel();
+        let inbox = Inbox::default();
+        let parts = inbox.clone();
         let (report, reports) = mpsc::unbounded_channel();
         let (end, ended) = oneshot::channel();
         thread::Builder::new()
             .name("orch-transactions".to_owned())
             .spawn(move || {
-                run(transactor, &membership, &fenced, &units, &report);
+                run(transactor, &membership, &fenced, &units, parts, &report);
                 // Gone if nobody waits for the end.
                 end.send(()).ok();
             })?;
         Ok(Self {
             units: submit,
+            inbox,
             reports,
             returned: None,
             topics,
@@ -146,9 +153,18 @@ impl Committer for KafkaCommitter {
     }
 
     fn submit(&mut self, unit: Unit) {
+        self.inbox.open();
         if let Err(units::SendError(unit)) = self.units.send(unit) {
             self.returned = Some(unit);
         }
+    }
+
+    fn extend(&mut self, more: &mut Unit) -> bool {
+        self.inbox.put(more)
+    }
+
+    fn seal(&mut self) {
+        self.inbox.seal();
     }
 
     async fn report(&mut self) -> Report {
@@ -157,6 +173,7 @@ impl Committer for KafkaCommitter {
             // Cannot be: the thread outlives its channel. Should it be all the same, nothing is taken for committed.
             None => report_of(
                 self.returned.take().unwrap_or_default(),
+                self.inbox.close(),
                 SessionFailure::Broken("the transaction thread is gone".to_owned()),
             ),
         }
@@ -190,15 +207,16 @@ fn run<P: TransactionalProducer, O: TransactorObserver>(
     membership: &Membership<P::Metadata>,
     fenced: &FenceJudge,
     units: &units::Receiver<Unit>,
+    mut parts: Inbox,
     reports: &mpsc::UnboundedSender<Report>,
 ) {
     let mut ended = guarded(|| transactor.prepare())
         .and_then(|prepared| prepared)
         .err();
-    while let Ok(unit) = units.recv() {
+    while let Ok(mut unit) = units.recv() {
         let report = match &ended {
-            Some(failure) => report_of(unit, failure.clone()),
-            None => match guarded(|| transactor.commit(&unit)) {
+            Some(failure) => report_of(unit, parts.close(), failure.clone()),
+            None => match guarded(|| transactor.commit(&mut unit, &mut parts)) {
                 Ok((fates, ended)) => {
                     let ended = ended.map(|failure| match failure {
                         SessionFailure::Fenced(error) => fenced(error),
@@ -209,7 +227,7 @@ fn run<P: TransactionalProducer, O: TransactorObserver>(
                 Err(panicked) => {
                     // The transaction is open, perhaps; it is never committed.
                     membership.leave();
-                    report_of(unit, panicked)
+                    report_of(unit, parts.close(), panicked)
                 }
             },
         };
@@ -221,7 +239,9 @@ fn run<P: TransactionalProducer, O: TransactorObserver>(
 }
 
 /// A unit of which nothing is known to be committed.
-fn report_of(unit: Unit, failure: SessionFailure) -> Report {
+fn report_of(mut unit: Unit, parts: Vec<Unit>, failure: SessionFailure) -> Report {
+    let parts = parts.into_iter().flat_map(|part| part.slices);
+    unit.slices.extend(parts);
     Report {
         fates: vec![SliceFate::Stripped; unit.slices.len()],
         unit,

@@ -152,6 +152,20 @@ impl<M> Membership<M> {
         }
     }
 
+    /// Adds partitions to the transaction that was entered, all but those that are not ours or being revoked; gives what
+    /// is ours.
+    pub fn enter_too(
+        &self,
+        partitions: impl Iterator<Item = SourcePartition>,
+    ) -> BTreeMap<SourcePartition, Owned> {
+        let mut state = self.lock();
+        let mut owned = state.owned.clone();
+        owned.retain(|partition, _| !state.revoking.contains(partition));
+        let partitions = partitions.filter(|partition| owned.contains_key(partition));
+        state.in_use.extend(partitions);
+        owned
+    }
+
     /// Whether a partition is still ours in that epoch.
     pub fn owns(&self, partition: &SourcePartition, epoch: Epoch) -> bool {
         let state = self.lock();

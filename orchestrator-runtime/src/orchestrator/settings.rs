@@ -65,7 +65,7 @@ pub(super) fn worker(config: &Config, number: usize) -> WorkerSettings {
             dead_letter_records: Arc::new(dead_letter_records),
         },
         commit_interval: config.batch.commit_interval,
-        max_records: config.batch.max_records,
+        max_records: config.batch.commit_max_records,
         max_bytes: config.batch.max_bytes.max(config.batch.max_output_bytes),
         max_output_bytes: config.batch.max_output_bytes,
         max_outputs_per_record: config.batch.max_outputs_per_record,

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use judge::Judge;
 use noting::Noting;
-use pending::Pending;
+use pending::{Pending, UnderWay};
 use settings::{Counts, WorkerObserver, WorkerSettings};
 use stage::Stage;
 
@@ -69,9 +69,7 @@ pub struct Worker<S, C, T, O = ()> {
     judge: Judge,
     lanes: BTreeMap<SourcePartition, Lane>,
     pending: Pending,
-    /// When the unit under way was submitted, if one is.
-    under_way: Option<Instant>,
-    under_way_bytes: usize,
+    under_way: Option<UnderWay>,
     last_submit: Option<Instant>,
     told: Option<Instant>,
     /// Whether as much waits behind held records as may be kept.
@@ -112,7 +110,6 @@ where
             lanes: BTreeMap::new(),
             pending: Pending::default(),
             under_way: None,
-            under_way_bytes: 0,
             last_submit: None,
             told: None,
             crowded: false,
@@ -240,8 +237,9 @@ where
             self.observer.held(partition, lane.held(), lane.bytes());
         }
         let lanes: usize = self.lanes.values().map(Lane::bytes).sum();
+        let under_way = self.under_way.as_ref().map_or(0, |unit| unit.size.bytes);
         self.observer
-            .in_flight(lanes + self.pending.bytes + self.under_way_bytes);
+            .in_flight(lanes + self.pending.size.bytes + under_way);
         self.observer.hung(&self.stage.hung());
     }
 }

@@ -6,6 +6,7 @@ use orchestrator_core::dead_letter::DlqTopic;
 use orchestrator_core::lane::Held;
 use orchestrator_core::{FailureClass, Policy, SourcePartition, Topic};
 
+use super::pending::Size;
 use super::stage::{Hung, StageSettings};
 
 /// The settings of a worker.
@@ -41,6 +42,15 @@ pub struct WorkerSettings {
     pub seed: u64,
 }
 
+impl WorkerSettings {
+    /// Whether a unit of that size is within the limits.
+    pub(super) fn fits(&self, size: Size) -> bool {
+        size.records <= self.max_records
+            && size.bytes <= self.max_bytes
+            && size.output_bytes <= self.max_output_bytes
+    }
+}
+
 /// What a worker tells as it goes: metrics and health listen. Called per batch or rarer.
 pub trait WorkerObserver: Send {
     /// A partition came.
@@ -57,13 +67,11 @@ pub trait WorkerObserver: Send {
     fn failed(&mut self, _class: FailureClass) {}
     /// A record is tried again.
     fn retried(&mut self) {}
-    /// A transaction begins to be committed.
-    fn submitted(&mut self, _records: usize) {}
     /// A partition's part of a unit was committed: records that succeeded, outputs, records passed as failed, dead
     /// letters.
     fn committed(&mut self, _partition: &SourcePartition, _next: i64, _counts: &Counts) {}
-    /// A unit was committed, wholly or in part, so long after it was submitted.
-    fn unit_committed(&mut self, _took: Duration) {}
+    /// A unit of so many records was committed, wholly or in part, so long after it was submitted.
+    fn unit_committed(&mut self, _records: usize, _took: Duration) {}
     /// A partition goes back to an offset.
     fn rewound(&mut self, _partition: &SourcePartition, _to: i64) {}
     /// The state of a partition, told from time to time: held, or flowing; and the bytes kept of it.

@@ -9,6 +9,7 @@ use orchestrator_core::{Backoff, HoldReason, OffsetRange, Passed, SourcePartitio
 use tokio::time::Instant;
 
 use super::Worker;
+use super::pending::UnderWay;
 use super::settings::{Counts, WorkerObserver};
 
 /// The back-off of a lane whose offsets could not be committed or whose failures could not be recorded.
@@ -31,15 +32,13 @@ where
         let mut failures = Vec::new();
         for lane in self.lanes.values_mut() {
             loop {
-                let records = self
-                    .settings
-                    .max_records
-                    .saturating_sub(self.pending.records);
-                let bytes = self.settings.max_bytes.saturating_sub(self.pending.bytes);
+                let size = self.pending.size;
+                let records = self.settings.max_records.saturating_sub(size.records);
+                let bytes = self.settings.max_bytes.saturating_sub(size.bytes);
                 let output_bytes = self
                     .settings
                     .max_output_bytes
-                    .saturating_sub(self.pending.output_bytes);
+                    .saturating_sub(size.output_bytes);
                 if records == 0 || bytes == 0 || output_bytes == 0 {
                     full = true;
                     break;
@@ -72,26 +71,51 @@ where
         self.balance();
     }
 
-    /// Hands the pending unit over, unless one is under way or the last one is too recent.
+    /// Hands the pending unit over: adds it to the one under way if that takes more still; else, if none is and the last
+    /// one is not too recent, it is the next.
     pub(super) fn submit(&mut self) {
         let now = Instant::now();
         let too_soon = self
             .last_submit
             .is_some_and(|last| now < last + self.settings.commit_interval);
-        if self.under_way.is_some() || self.pending.is_empty() || too_soon {
-            return;
+        match &mut self.under_way {
+            None if self.pending.is_empty() || too_soon => return,
+            None => {
+                let size = self.pending.size;
+                self.committer.submit(self.pending.take());
+                self.under_way = Some(UnderWay {
+                    since: now,
+                    size,
+                    open: true,
+                });
+                self.last_submit = Some(now);
+            }
+            Some(unit) if unit.open && !self.pending.is_empty() => {
+                let (size, more) = (self.pending.size, self.pending.unit());
+                // Else it is whole.
+                if self.settings.fits(unit.size + size) && self.committer.extend(more) {
+                    unit.size += size;
+                    self.pending.take();
+                } else {
+                    unit.open = false;
+                    self.committer.seal();
+                }
+            }
+            Some(_) => {}
         }
-        self.observer.submitted(self.pending.records);
-        self.under_way_bytes = self.pending.bytes;
-        self.committer.submit(self.pending.take());
-        self.under_way = Some(now);
-        self.last_submit = Some(now);
+        // Waited for only while something is on its way.
+        if let Some(unit) = &mut self.under_way
+            && unit.open
+            && !self.stage.is_busy()
+        {
+            unit.open = false;
+            self.committer.seal();
+        }
     }
 
     /// Takes note of what became of the unit under way.
     pub(super) async fn reported(&mut self, report: Report) {
         let submitted = self.under_way.take();
-        self.under_way_bytes = 0;
         let mut passed = Passed::default();
         for (slice, fate) in report.unit.slices.into_iter().zip(report.fates).rev() {
             self.slice_reported(slice, fate, &mut passed).await;
@@ -99,8 +123,9 @@ where
         if !passed.ranges.is_empty() {
             passed.ranges.reverse();
             passed.failures.sort();
-            if let Some(submitted) = submitted {
-                self.observer.unit_committed(submitted.elapsed());
+            if let Some(unit) = submitted {
+                self.observer
+                    .unit_committed(unit.size.records, unit.since.elapsed());
             }
             if let Err(error) = self.tracker.committed(&passed).await {
                 tracing::warn!(%error, "the ledger was not told of a commit");

@@ -104,7 +104,14 @@ fn reports_of(bad: Bad) -> Vec<Report> {
     }
     drop(submit);
     let fenced: FenceJudge = Box::new(|error| SessionFailure::Broken(format!("judged: {error}")));
-    run(transactor, &membership, &fenced, &units, &report);
+    run(
+        transactor,
+        &membership,
+        &fenced,
+        &units,
+        Inbox::default(),
+        &report,
+    );
     drop(report);
     // Nobody waits for a transaction that is no more.
     assert!(membership.revoke(&[partition], Duration::ZERO));

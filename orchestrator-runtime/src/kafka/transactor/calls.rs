@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use orchestrator_core::ports::Unit;
 use orchestrator_core::{Output, Record, SourcePartition, Topic};
 
 use super::super::membership::Membership;
@@ -98,6 +99,24 @@ pub trait TransactionalProducer: Send {
     /// bounds.
     fn await_refresh(&mut self, membership: &Membership<Self::Metadata>, taken: u64) {
         membership.await_refresh(taken, REFRESH_PATIENCE);
+    }
+}
+
+/// What is added to a unit while its transaction is open.
+pub trait Parts {
+    /// The next part; waits for it for a moment. After a `None` there is none.
+    fn next(&mut self) -> Option<Unit>;
+    /// From now on there is no next part. Gives those that were added and not yet taken.
+    fn close(&mut self) -> Vec<Unit>;
+}
+
+/// Nothing is added.
+impl Parts for () {
+    fn next(&mut self) -> Option<Unit> {
+        None
+    }
+    fn close(&mut self) -> Vec<Unit> {
+        Vec::new()
     }
 }
 

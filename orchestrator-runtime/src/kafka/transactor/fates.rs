@@ -4,30 +4,33 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use orchestrator_core::SourcePartition;
-use orchestrator_core::ports::{SessionFailure, SliceFate, Unit, UnitSlice};
+use orchestrator_core::ports::{SessionFailure, SliceFate, UnitSlice};
 
-use super::super::membership::Snapshot;
-use super::{RefusedOutput, TransactionalProducer, Transactor, TransactorObserver};
+use super::super::membership::Owned;
+use super::{RefusedOutput, TransactionalProducer, Transactor, TransactorObserver, Work};
 use crate::planted::{Bug, planted};
 
 impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
     /// The gate: lets a slice through only if its partition is ours in its epoch and it begins where the partition
-    /// stands. What does not is stripped, and so is everything of that partition after it.
-    pub(super) fn gate<'u>(
+    /// stands. What does not is stripped, and so is everything of that partition after it. What passes is added to
+    /// `open`.
+    pub(super) fn gate(
         &mut self,
-        unit: &'u Unit,
-        partitions: &BTreeSet<SourcePartition>,
-        fates: &mut [Option<SliceFate>],
-        snapshot: &Snapshot<P::Metadata>,
-    ) -> Vec<(usize, &'u UnitSlice)> {
-        let mut open = Vec::with_capacity(unit.slices.len());
+        work: &mut Work<'_>,
+        candidates: impl Iterator<Item = usize>,
+        open: &mut Vec<usize>,
+        owned: &BTreeMap<SourcePartition, Owned>,
+    ) {
+        let Work { unit, fates } = work;
         let mut reached = BTreeMap::new();
-        for (index, slice) in unit.slices.iter().enumerate() {
-            if fates[index].is_some() || !partitions.contains(&slice.partition) {
-                continue;
-            }
+        for index in &*open {
+            let slice = &unit.slices[*index];
+            reached.insert(&slice.partition, (slice.epoch, slice.next));
+        }
+        for index in candidates {
+            let slice = &unit.slices[index];
             let stands = reached.get(&slice.partition).copied().or_else(|| {
-                let owned = snapshot.owned.get(&slice.partition)?;
+                let owned = owned.get(&slice.partition)?;
                 Some(match self.positions.get(&slice.partition) {
                     Some((epoch, position)) if *epoch == owned.epoch => (*epoch, *position),
                     _ => (owned.epoch, owned.start),
@@ -36,21 +39,16 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
             let fits = stands == Some((slice.epoch, slice.from)) || planted(Bug::GateLetsHolesPass);
             if fits {
                 reached.insert(&slice.partition, (slice.epoch, slice.next));
-                open.push((index, slice));
+                open.push(index);
             } else {
                 self.observer.stripped(&slice.partition, slice.done.len());
                 fates[index] = Some(SliceFate::Stripped);
             }
         }
-        open
     }
 
-    pub(super) fn note_refused(
-        &mut self,
-        unit: &Unit,
-        fates: &mut [Option<SliceFate>],
-        refused: Vec<RefusedOutput>,
-    ) {
+    pub(super) fn note_refused(&mut self, work: &mut Work<'_>, refused: Vec<RefusedOutput>) {
+        let Work { unit, fates } = work;
         for refused in refused {
             if fates[refused.slice].is_none() {
                 tracing::warn!(topic = %refused.topic, error = %refused.message, "an output was refused");
@@ -78,18 +76,20 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
     /// the old transaction, so the answer is final; our memory is not asked.
     pub(super) fn settle(
         &mut self,
-        open: &[(usize, &UnitSlice)],
-        fates: &mut [Option<SliceFate>],
+        work: &mut Work<'_>,
+        open: &[usize],
     ) -> Result<(), SessionFailure> {
         if planted(Bug::RewindFromMemory) {
             return Ok(());
         }
+        let Work { unit, fates } = work;
         let mut parts: BTreeMap<&SourcePartition, Vec<(usize, &UnitSlice)>> = BTreeMap::new();
-        for (index, slice) in open {
+        for index in open {
+            let slice = &unit.slices[*index];
             parts
                 .entry(&slice.partition)
                 .or_default()
-                .push((*index, *slice));
+                .push((*index, slice));
         }
         let committed = self.committed_of(&parts)?;
         for (partition, slices) in parts {

@@ -14,16 +14,19 @@ mod calls;
 mod fates;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orchestrator_core::SourcePartition;
-use orchestrator_core::ports::{Epoch, SessionFailure, SliceFate, Unit, UnitSlice};
+use orchestrator_core::ports::{Epoch, SessionFailure, SliceFate, Unit};
 
 use super::membership::Membership;
 use crate::planted::{Bug, planted};
 
-pub use calls::{RefusedOutput, TransactionalProducer, TransactorObserver, TxnClass, TxnError};
+pub use calls::{
+    Parts, RefusedOutput, TransactionalProducer, TransactorObserver, TxnClass, TxnError,
+};
 
 /// A commit or an abort slower than this may have been retried inside librdkafka: its answer could still overtake.
 const SLOW_COMMIT: Duration = Duration::from_secs(1);
@@ -42,6 +45,34 @@ pub struct Transactor<P: TransactionalProducer, O = ()> {
     positions: BTreeMap<SourcePartition, (Epoch, i64)>,
     /// Why the producer must be replaced before the next transaction, if it must.
     replace_because: Option<&'static str>,
+}
+
+/// A unit that is being committed, with what is known of its slices' fates.
+#[derive(Debug)]
+struct Work<'u> {
+    unit: &'u mut Unit,
+    fates: Vec<Option<SliceFate>>,
+}
+
+impl Work<'_> {
+    /// Adds slices; gives their indices.
+    fn add(&mut self, part: Unit) -> Range<usize> {
+        let from = self.unit.slices.len();
+        self.unit.slices.extend(part.slices);
+        self.fates.resize(self.unit.slices.len(), None);
+        from..self.unit.slices.len()
+    }
+
+    /// The slices that have no fate yet, of one partition or of all.
+    fn undecided(&self, only: Option<&SourcePartition>) -> Vec<usize> {
+        let slices = self.unit.slices.iter().zip(&self.fates).enumerate();
+        slices
+            .filter(|(_, (slice, fate))| {
+                fate.is_none() && only.is_none_or(|only| *only == slice.partition)
+            })
+            .map(|(index, _)| index)
+            .collect()
+    }
 }
 
 /// How one transaction ended without being committed.
@@ -80,59 +111,72 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
         &mut self.producer
     }
 
-    /// Commits a unit: gives one fate a slice, and why nothing more can be done, if so.
-    pub fn commit(&mut self, unit: &Unit) -> (Vec<SliceFate>, Option<SessionFailure>) {
-        let mut fates = vec![None; unit.slices.len()];
-        let ended = self.commit_together(unit, &mut fates).err();
+    /// Commits a unit, and what is added to it while its first transaction is open, which is added to `unit` too. Gives
+    /// one fate a slice, and why nothing more can be done, if so.
+    pub fn commit(
+        &mut self,
+        unit: &mut Unit,
+        parts: &mut impl Parts,
+    ) -> (Vec<SliceFate>, Option<SessionFailure>) {
+        let fates = vec![None; unit.slices.len()];
+        let mut work = Work { unit, fates };
+        let ended = self.commit_together(&mut work, parts).err();
         self.membership.leave();
-        // Only after an end is there a slice without a fate; it may or may not be committed, and is read again.
-        let fates = fates
-            .into_iter()
-            .map(|fate| fate.unwrap_or(SliceFate::Stripped));
+        // Left over when there was no transaction for them.
+        for part in parts.close() {
+            work.add(part);
+        }
+        // After an end, a slice without a fate may or may not be committed; others are not. They are read again.
+        let fates = work.fates.into_iter();
+        let fates = fates.map(|fate| fate.unwrap_or(SliceFate::Stripped));
         (fates.collect(), ended)
     }
 
     fn commit_together(
         &mut self,
-        unit: &Unit,
-        fates: &mut [Option<SliceFate>],
+        work: &mut Work<'_>,
+        parts: &mut impl Parts,
     ) -> Result<(), SessionFailure> {
-        let all: BTreeSet<_> = unit.slices.iter().map(|s| s.partition.clone()).collect();
-        let Some(error) = self.attempts(unit, &all, fates, false)? else {
+        let Some(error) = self.attempts(work, None, parts)? else {
             return Ok(());
         };
+        let all: BTreeSet<_> = work.unit.slices.iter().map(|s| &s.partition).collect();
+        let all: Vec<_> = all.into_iter().cloned().collect();
         if all.len() > 1 {
             // Something fails again and again: find out whose part it is, so that the others go on.
             tracing::warn!(%error, "a unit of work failed repeatedly and is split by partition");
         }
         for partition in all {
-            let one = BTreeSet::from([partition]);
-            if let Some(error) = self.attempts(unit, &one, fates, true)? {
-                for (slice, fate) in unit.slices.iter().zip(fates.iter_mut()) {
-                    if one.contains(&slice.partition) && fate.is_none() {
-                        *fate = Some(SliceFate::Stuck {
-                            error: error.clone(),
-                        });
-                    }
+            if let Some(error) = self.attempts(work, Some(&partition), &mut ())? {
+                for index in work.undecided(Some(&partition)) {
+                    work.fates[index] = Some(SliceFate::Stuck {
+                        error: error.clone(),
+                    });
                 }
             }
         }
         Ok(())
     }
 
-    /// Tries to commit the parts of `partitions` that have no fate yet. Gives the last error if it gave up.
+    /// Tries to commit what has no fate yet, of one partition or of all. Gives the last error if it gave up.
     fn attempts(
         &mut self,
-        unit: &Unit,
-        partitions: &BTreeSet<SourcePartition>,
-        fates: &mut [Option<SliceFate>],
-        mut again: bool,
+        work: &mut Work<'_>,
+        only: Option<&SourcePartition>,
+        parts: &mut impl Parts,
     ) -> Result<Option<String>, SessionFailure> {
+        // The part of one partition has been tried with the others before.
+        let mut again = only.is_some();
         let mut tries = 0;
         let mut moved = 0;
         loop {
-            let snapshot = self.membership.enter(partitions.clone(), again);
-            let open = self.gate(unit, partitions, fates, &snapshot);
+            let undecided = work.undecided(only);
+            let of = |index: &usize| work.unit.slices[*index].partition.clone();
+            let snapshot = self
+                .membership
+                .enter(undecided.iter().map(of).collect(), again);
+            let mut open = Vec::with_capacity(undecided.len());
+            self.gate(work, undecided.into_iter(), &mut open, &snapshot.owned);
             if open.is_empty() {
                 return Ok(None);
             }
@@ -140,20 +184,24 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
                 None => Err(Failed::Membership),
                 Some(metadata) => {
                     self.ensure_producer()?;
-                    self.transaction(&open, metadata)
+                    self.transaction(work, &mut open, metadata, parts)
                 }
             };
+            // Those that came too late for this transaction go with the next, or are given back.
+            for part in parts.close() {
+                work.add(part);
+            }
             let error = match result {
                 Ok(()) => {
-                    for (index, slice) in &open {
-                        self.passed(slice, slice.next);
-                        fates[*index] = Some(SliceFate::Committed);
+                    for index in open {
+                        self.passed(&work.unit.slices[index], work.unit.slices[index].next);
+                        work.fates[index] = Some(SliceFate::Committed);
                     }
                     return Ok(None);
                 }
                 Err(Failed::Refused(refused)) => {
                     self.observer.aborted("refused_output");
-                    self.note_refused(unit, fates, refused);
+                    self.note_refused(work, refused);
                     continue;
                 }
                 Err(Failed::Membership) => {
@@ -178,7 +226,7 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
                 Err(Failed::Unknown(error)) => {
                     tracing::warn!(%error, "the outcome of a transaction is unknown: asking the broker");
                     self.replace_because = Some("unknown_outcome");
-                    self.settle(&open, fates)?;
+                    self.settle(work, &open)?;
                     error
                 }
                 Err(Failed::Fenced(error)) => return Err(SessionFailure::Fenced(error)),
@@ -194,32 +242,39 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
         }
     }
 
-    /// One transaction: begin, produce, send offsets while deliveries are under way, wait for every delivery, commit.
+    /// One transaction: begin, produce what there is and what is added meanwhile, send offsets while deliveries are under
+    /// way, wait for every delivery, commit.
     fn transaction(
         &mut self,
-        open: &[(usize, &UnitSlice)],
+        work: &mut Work<'_>,
+        open: &mut Vec<usize>,
         metadata: &P::Metadata,
+        parts: &mut impl Parts,
     ) -> Result<(), Failed> {
         let begun = self.producer.now();
         self.producer.begin().map_err(|error| {
             self.replace_because = Some("begin_failed");
             self.failed_at(error, begun)
         })?;
-        let mut refused = Vec::new();
-        for (index, slice) in open {
-            for done in &slice.done {
-                for output in done.fate.outputs() {
-                    if let Err(error) = self.producer.send(*index, &done.record, output)
-                        && !planted(Bug::SendErrorIgnored)
-                    {
-                        refused.push(error);
-                    }
-                }
-            }
+        let mut refused = self.send(work, open);
+        // Once something is refused it all has to be sent again anyway.
+        while refused.is_empty()
+            && let Some(part) = parts.next()
+        {
+            let added = work.add(part);
+            let partitions = work.unit.slices[added.clone()].iter();
+            let owned = self
+                .membership
+                .enter_too(partitions.map(|slice| slice.partition.clone()));
+            let before = open.len();
+            self.gate(work, added, open, &owned);
+            refused = self.send(work, &open[before..]);
         }
         // A revoked partition's part may only go on from within the callback; a lost one's not at all.
-        let ours =
-            |(_, slice): &(usize, &UnitSlice)| self.membership.owns(&slice.partition, slice.epoch);
+        let ours = |index: &usize| {
+            let slice = &work.unit.slices[*index];
+            self.membership.owns(&slice.partition, slice.epoch)
+        };
         if !open.iter().all(ours) {
             let error = TxnError {
                 class: TxnClass::Membership,
@@ -228,7 +283,8 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
             return Err(self.abort(error, begun));
         }
         let mut offsets = BTreeMap::new();
-        for (_, slice) in open {
+        for index in &*open {
+            let slice = &work.unit.slices[*index];
             let next = slice.next - i64::from(planted(Bug::LastInsteadOfNext));
             offsets.insert(slice.partition.clone(), next);
         }
@@ -263,6 +319,23 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
             self.replace_because = Some("slow_commit");
         }
         Ok(())
+    }
+
+    /// Sends the outputs of these slices; gives those that were not taken.
+    fn send(&mut self, work: &Work<'_>, open: &[usize]) -> Vec<RefusedOutput> {
+        let mut refused = Vec::new();
+        for index in open {
+            for done in &work.unit.slices[*index].done {
+                for output in done.fate.outputs() {
+                    if let Err(error) = self.producer.send(*index, &done.record, output)
+                        && !planted(Bug::SendErrorIgnored)
+                    {
+                        refused.push(error);
+                    }
+                }
+            }
+        }
+        refused
     }
 
     /// Repeats a call while its error says so and half the transaction's time is not up.

@@ -262,10 +262,12 @@ fn fates_of_a_hole() -> Vec<SliceFate> {
         }
     });
     let producer = ModelProducer::new(broker, group.clone(), Mailbox::default());
-    let unit = Unit {
+    let mut unit = Unit {
         slices: slices.into(),
     };
-    Transactor::new(producer, group, ()).commit(&unit).0
+    Transactor::new(producer, group, ())
+        .commit(&mut unit, &mut ())
+        .0
 }
 
 #[test]

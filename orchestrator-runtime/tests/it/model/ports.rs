@@ -8,9 +8,10 @@ use std::time::Duration;
 use orchestrator_runtime::core::Topic;
 use orchestrator_runtime::core::ports::{
     Committer, Guarantee, Report, SessionEvent, SessionFailure, SliceFate, TopicFacts, Unit,
+    UnitSlice,
 };
 use orchestrator_runtime::kafka::membership::Membership;
-use orchestrator_runtime::kafka::transactor::Transactor;
+use orchestrator_runtime::kafka::transactor::{Parts, Transactor};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -35,11 +36,36 @@ pub(crate) fn open(broker: &Shared, done: CancellationToken) -> (ModelSession, M
     (session, committer)
 }
 
-/// Commits at once, and reports a little later.
+/// Takes what is added for a little while, then commits at once, and reports a little later.
 pub(crate) struct ModelCommitter {
     transactor: Transactor<ModelProducer>,
     broker: Shared,
+    open: Option<Open>,
     report: Option<(Instant, Report)>,
+}
+
+/// A unit that takes more still.
+struct Open {
+    unit: Unit,
+    added: Vec<Unit>,
+    until: Instant,
+}
+
+/// Parts that were added; the last ones may come too late for the transaction.
+struct Added {
+    parts: VecDeque<Unit>,
+    too_late: usize,
+}
+
+impl Parts for Added {
+    fn next(&mut self) -> Option<Unit> {
+        let left = self.parts.len() > self.too_late;
+        left.then(|| self.parts.pop_front()).flatten()
+    }
+
+    fn close(&mut self) -> Vec<Unit> {
+        self.parts.drain(..).collect()
+    }
 }
 
 impl ModelCommitter {
@@ -48,14 +74,20 @@ impl ModelCommitter {
         Self {
             transactor: Transactor::new(producer, group, ()),
             broker,
+            open: None,
             report: None,
         }
     }
 
-    fn commit(&mut self, unit: &Unit) -> (Vec<SliceFate>, Option<SessionFailure>) {
+    fn commit(
+        &mut self,
+        unit: &mut Unit,
+        added: Vec<Unit>,
+    ) -> (Vec<SliceFate>, Option<SessionFailure>) {
         let mut broker = lock(&self.broker);
         if broker.strikes(40, "the transaction thread ends") {
             let ended = SessionFailure::Broken("no more".to_owned());
+            unit.slices.extend(slices_of(added));
             return (vec![SliceFate::Stripped; unit.slices.len()], Some(ended));
         }
         // Nothing was committed, and this is said in other ways than the transactor would.
@@ -66,9 +98,13 @@ impl ModelCommitter {
                 error: "not now".to_owned(),
             }
         } else {
+            let too_late = broker.random.usize(0..=added.len());
             drop(broker);
-            return self.transactor.commit(unit);
+            let parts = added.into();
+            let mut added = Added { parts, too_late };
+            return self.transactor.commit(unit, &mut added);
         };
+        unit.slices.extend(slices_of(added));
         let slices = unit.slices.iter();
         let fates = slices.map(|slice| fate(broker.committed[&slice.partition]));
         (fates.collect(), None)
@@ -81,13 +117,44 @@ impl Committer for ModelCommitter {
     }
 
     fn submit(&mut self, unit: Unit) {
-        assert!(self.report.is_none(), "a unit is under way");
-        let (fates, ended) = self.commit(&unit);
-        let takes = Duration::from_millis(lock(&self.broker).random.u64(1..20));
-        self.report = Some((Instant::now() + takes, Report { unit, fates, ended }));
+        let under_way = self.report.is_some() || self.open.is_some();
+        assert!(!under_way, "a unit is under way");
+        let open_for = Duration::from_millis(lock(&self.broker).random.u64(0..10));
+        self.open = Some(Open {
+            unit,
+            added: Vec::new(),
+            until: Instant::now() + open_for,
+        });
+    }
+
+    fn extend(&mut self, more: &mut Unit) -> bool {
+        match &mut self.open {
+            Some(open) if Instant::now() < open.until => {
+                open.added.push(std::mem::take(more));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn seal(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.until = open.until.min(Instant::now());
+        }
     }
 
     async fn report(&mut self) -> Report {
+        if let Some(until) = self.open.as_ref().map(|open| open.until) {
+            tokio::time::sleep_until(until).await;
+        }
+        if let Some(Open {
+            mut unit, added, ..
+        }) = self.open.take()
+        {
+            let (fates, ended) = self.commit(&mut unit, added);
+            let takes = Duration::from_millis(lock(&self.broker).random.u64(1..20));
+            self.report = Some((Instant::now() + takes, Report { unit, fates, ended }));
+        }
         let at = self.report.as_ref().map(|(at, _)| *at);
         match at {
             Some(at) => tokio::time::sleep_until(at).await,
@@ -116,4 +183,8 @@ impl Committer for ModelCommitter {
     }
 
     async fn close(self) {}
+}
+
+fn slices_of(parts: Vec<Unit>) -> impl Iterator<Item = UnitSlice> {
+    parts.into_iter().flat_map(|part| part.slices)
 }

@@ -12,21 +12,24 @@ use super::bed::{Bed, member, owned, poll_until, unit, values};
 async fn a_twin_fences_and_its_own_work_stands() {
     let bed = Bed::new(Kafka::shared().bootstrap_servers(), &[]).await;
     let mut transactor = bed.transactor(bed.settings());
-    let first = unit(vec![bed.slice(0, 0, values(0..3))]);
-    assert_eq!(transactor.commit(&first).0, [SliceFate::Committed]);
+    let mut first = unit(vec![bed.slice(0, 0, values(0..3))]);
+    assert_eq!(
+        transactor.commit(&mut first, &mut ()).0,
+        [SliceFate::Committed]
+    );
 
     let mut twin = bed.transactor(bed.settings());
     twin.prepare().unwrap();
-    let second = unit(vec![bed.slice(0, 3, values(3..6))]);
-    let (fates, ended) = transactor.commit(&second);
+    let mut second = unit(vec![bed.slice(0, 3, values(3..6))]);
+    let (fates, ended) = transactor.commit(&mut second, &mut ());
     assert_eq!(fates, [SliceFate::Stripped]);
     assert!(
         matches!(ended, Some(SessionFailure::Fenced(_))),
         "{ended:?}"
     );
 
-    let third = unit(vec![bed.slice(1, 0, values(6..9))]);
-    assert_eq!(twin.commit(&third).0, [SliceFate::Committed]);
+    let mut third = unit(vec![bed.slice(1, 0, values(6..9))]);
+    assert_eq!(twin.commit(&mut third, &mut ()).0, [SliceFate::Committed]);
     assert_eq!(bed.committed().await, [(0, 3), (1, 3)].into());
     assert_eq!(bed.values().await.len(), 6);
 }

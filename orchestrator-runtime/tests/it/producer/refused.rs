@@ -45,12 +45,12 @@ async fn no_neighbour_is_blamed_for_a_batch_that_is_too_large() {
             .map(|n| Output::new(noise[n * 300..(n + 1) * 300].to_vec()))
             .collect::<Vec<_>>()
     };
-    let work = unit(vec![
+    let mut work = unit(vec![
         bed.slice(0, 0, small(0..50)),
         bed.slice(1, 0, vec![Output::new(noise(5_000))]),
         bed.slice(2, 0, small(50..100)),
     ]);
-    let (fates, ended) = transactor.commit(&work);
+    let (fates, ended) = transactor.commit(&mut work, &mut ());
     assert_eq!(ended, None);
     assert_eq!(fates[0], SliceFate::Committed);
     assert_refused(&fates[1], &bed.target, true);

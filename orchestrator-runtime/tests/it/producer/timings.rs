@@ -37,9 +37,12 @@ async fn a_unit_takes_milliseconds() {
             let mut slice = bed.slice(0, from, vec![Output::new(value.clone()); outputs]);
             slice.next += 1;
             from = slice.next;
-            let work = unit(vec![slice]);
+            let mut work = unit(vec![slice]);
             let start = Instant::now();
-            assert_eq!(transactor.commit(&work).0, [SliceFate::Committed]);
+            assert_eq!(
+                transactor.commit(&mut work, &mut ()).0,
+                [SliceFate::Committed]
+            );
             times.push(start.elapsed());
         }
         times.sort();

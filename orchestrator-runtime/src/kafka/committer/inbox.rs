@@ -1,0 +1,168 @@
+//! What is added to a unit while its transaction is open: filled by the worker, emptied by the transaction thread. Part
+//! of the committer. What was accepted is always handed out, by `next` or by `close`.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use orchestrator_core::ports::Unit;
+
+use super::super::transactor::Parts;
+
+/// A transaction stays open while parts follow one another within this time: as long as some hundred records take.
+const GAP: Duration = Duration::from_millis(2);
+/// But not longer than this in all: what it keeps readers waiting.
+const OPEN_FOR: Duration = Duration::from_millis(25);
+
+/// The parts of the unit under way. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Inbox(Arc<(Mutex<State>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct State {
+    parts: Vec<Unit>,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// There is no unit, or its transaction takes no more.
+    #[default]
+    Closed,
+    Open {
+        until: Instant,
+    },
+    /// The worker has no more for it.
+    Sealed,
+}
+
+impl Inbox {
+    /// A unit is handed over, and takes more from now on.
+    pub(super) fn open(&self) {
+        let until = Instant::now() + OPEN_FOR;
+        self.lock().phase = Phase::Open { until };
+    }
+
+    /// Adds a part, if the unit takes it still.
+    pub(super) fn put(&self, part: &mut Unit) -> bool {
+        let mut state = self.lock();
+        let accepted = matches!(state.phase, Phase::Open { .. });
+        if accepted {
+            state.parts.push(std::mem::take(part));
+            drop(state);
+            self.0.1.notify_one();
+        }
+        accepted
+    }
+
+    pub(super) fn seal(&self) {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Open { .. }) {
+            state.phase = Phase::Sealed;
+            drop(state);
+            self.0.1.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is consistent after every statement, so a panic elsewhere does not spoil it.
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Parts for Inbox {
+    fn next(&mut self) -> Option<Unit> {
+        let gap_ends = Instant::now() + GAP;
+        let mut state = self.lock();
+        loop {
+            if !state.parts.is_empty() {
+                return Some(state.parts.remove(0));
+            }
+            let left = match state.phase {
+                Phase::Open { until } => until
+                    .min(gap_ends)
+                    .saturating_duration_since(Instant::now()),
+                Phase::Sealed | Phase::Closed => Duration::ZERO,
+            };
+            if left.is_zero() {
+                state.phase = Phase::Closed;
+                return None;
+            }
+            state = self
+                .0
+                .1
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn close(&mut self) -> Vec<Unit> {
+        let mut state = self.lock();
+        state.phase = Phase::Closed;
+        std::mem::take(&mut state.parts)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use orchestrator_core::SourcePartition;
+    use orchestrator_core::ports::{Epoch, UnitSlice};
+
+    use super::*;
+
+    fn part(from: i64) -> Unit {
+        let slice = UnitSlice {
+            partition: SourcePartition::new("t", 0),
+            epoch: Epoch(1),
+            from,
+            next: from + 1,
+            done: Vec::new(),
+        };
+        Unit {
+            slices: vec![slice],
+        }
+    }
+
+    #[test]
+    fn parts_come_out_in_order_until_it_is_sealed() {
+        let mut inbox = Inbox::default();
+        assert!(!inbox.put(&mut part(0)), "there is no unit");
+        inbox.open();
+        for from in 0..2 {
+            let mut part = part(from);
+            assert!(inbox.put(&mut part) && part.slices.is_empty());
+        }
+        inbox.seal();
+        let mut late = part(2);
+        assert!(!inbox.put(&mut late) && late.slices.len() == 1);
+        let out: Vec<_> = std::iter::from_fn(|| inbox.next()).collect();
+        assert_eq!(
+            out.iter().map(|u| u.slices[0].from).collect::<Vec<_>>(),
+            [0, 1]
+        );
+        assert!(inbox.close().is_empty());
+    }
+
+    #[test]
+    fn it_waits_for_what_follows_soon_and_then_takes_no_more() {
+        let mut inbox = Inbox::default();
+        inbox.open();
+        let other = inbox.clone();
+        let putting = std::thread::spawn(move || other.put(&mut part(0)));
+        let mut taken = inbox.next().map_or(0, |_| 1);
+        let accepted = putting.join().unwrap();
+        taken += inbox.next().map_or(0, |_| 1) + inbox.close().len();
+        assert_eq!(taken, usize::from(accepted), "accepted, and so handed out");
+        assert!(!inbox.put(&mut part(1)));
+    }
+
+    #[test]
+    fn what_was_not_taken_is_given_back() {
+        let mut inbox = Inbox::default();
+        inbox.open();
+        assert!(inbox.put(&mut part(0)));
+        assert_eq!(inbox.close().len(), 1);
+        assert!(!inbox.put(&mut part(1)) && inbox.next().is_none());
+    }
+}
