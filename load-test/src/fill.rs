@@ -30,7 +30,7 @@ pub(crate) struct FillArgs {
     /// Orders to write
     #[arg(long)]
     pub(crate) num_records: u64,
-    /// Bytes of one order, about 300 at least, filled up by its note
+    /// Bytes of one order; below about 300 it is cut off, which only a program that copies can take
     #[arg(long, default_value_t = 316)]
     pub(crate) record_size: usize,
     /// Partitions of a topic that has to be created
@@ -64,9 +64,11 @@ pub(crate) fn run(args: &FillArgs) -> Result<()> {
         .bytes(args.record_size)
         .poison(args.poison);
     for order in orders.range(0..args.num_records) {
+        // Orders are ASCII.
+        let value = order.value.get(..args.record_size).unwrap_or(&order.value);
         let mut record = BaseRecord::to(&args.topic)
             .key(order.key.as_str())
-            .payload(order.value.as_str());
+            .payload(value);
         record.headers = args
             .fault
             .as_deref()

@@ -1,10 +1,11 @@
-//! Automation of this repository: `cargo xtask demo`, `up`, `down`, `docs`.
+//! Automation of this repository: `cargo xtask demo`, `up`, `down`, `docs`, `instructions`.
 //!
 //! Run by developers and CI. It only reads the command line and hands over: each command has a file.
 
 mod broker;
 mod demo;
 mod docs;
+mod instructions;
 
 use std::process::ExitCode;
 
@@ -27,11 +28,14 @@ enum Task {
     Down,
     /// Write the generated parts of the README
     Docs(docs::Options),
+    /// Count the instructions that a record costs, and compare them with the baseline
+    Instructions(instructions::Options),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Task::Demo(options) => return demo::run(&options),
+        Task::Instructions(options) => return instructions::run(&options),
         Task::Up => broker::up()?,
         Task::Down => broker::down()?,
         Task::Docs(options) => docs::run(&options)?,

@@ -3,21 +3,17 @@
 //! there. Called by `soak`. It knows the input from the source topic itself and the outputs from the test kit's oracle,
 //! and must share nothing with the runtime, not even what was seen while it ran.
 
+mod book;
 mod findings;
 mod ledger;
 mod read;
 
-use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use anyhow::Result;
 use orchestrator_testkit::admin::Admin;
-use orchestrator_testkit::orders::{Order, expected_output};
 use orchestrator_testkit::reader::Isolation;
-use rdkafka::Message;
-use rdkafka::message::BorrowedMessage;
 use serde::Serialize;
 
+use book::{Book, Wanted};
 pub(crate) use findings::{Finding, Findings};
 pub(crate) use ledger::{LedgerScope, Rows};
 
@@ -63,12 +59,12 @@ impl Verdict {
 pub(crate) fn audit(scope: &Scope) -> Result<Verdict> {
     let mut book = Book::new(scope.num_records, scope.check_content);
     let (source, starts) = &scope.source;
-    read::all(&scope.servers, source, starts, |record| book.sent(record))?;
+    read::all(&scope.servers, source, starts, |seen| book.sent(&seen))?;
     let (target, starts) = &scope.target;
-    read::all(&scope.servers, target, starts, |record| book.output(record))?;
+    read::all(&scope.servers, target, starts, |seen| book.output(&seen))?;
     if let Some((topic, starts)) = &scope.dead_letters {
-        read::all(&scope.servers, topic, starts, |record| {
-            book.dead_letter(record);
+        read::all(&scope.servers, topic, starts, |seen| {
+            book.dead_letter(&seen);
         })?;
     }
     if let Some(ledger) = &scope.ledger {
@@ -76,7 +72,7 @@ pub(crate) fn audit(scope: &Scope) -> Result<Verdict> {
             book.row(partition, offset, &row);
         })?;
     }
-    let mut verdict = book.close(scope);
+    let mut verdict = book.close(&Wanted::of(scope));
     positions(scope, &mut verdict)?;
     Ok(verdict)
 }
@@ -114,211 +110,4 @@ fn positions(scope: &Scope, verdict: &mut Verdict) -> Result<()> {
     })?;
     verdict.findings.extend(findings.into_vec());
     Ok(())
-}
-
-/// What is known of an order.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    /// Where it was sent.
-    partition: i32,
-    offset: i64,
-    /// Of key and value that have to come out; of its own, if it is poison.
-    hash: u64,
-    poison: bool,
-    outputs: u8,
-    dead_letters: u8,
-    rows: u8,
-}
-
-/// The account of all orders.
-struct Book {
-    entries: Vec<Option<Entry>>,
-    /// Index by source position, for those without a text to know them by.
-    poison: BTreeMap<(i32, i64), usize>,
-    check_content: bool,
-    /// The last source offset, by topic kind, its partition and the source's.
-    last: BTreeMap<(bool, i32, i32), i64>,
-    verdict: Verdict,
-    findings: Findings,
-}
-
-impl Book {
-    fn new(num_records: u64, check_content: bool) -> Self {
-        Self {
-            entries: vec![None; usize::try_from(num_records).unwrap_or(0)],
-            poison: BTreeMap::new(),
-            check_content,
-            last: BTreeMap::new(),
-            verdict: Verdict::default(),
-            findings: Findings::default(),
-        }
-    }
-
-    fn sent(&mut self, record: &BorrowedMessage<'_>) {
-        self.verdict.orders += 1;
-        let value = record.payload().unwrap_or_default();
-        let index = Order::index_of(value).and_then(|index| usize::try_from(index).ok());
-        let Some((index, slot)) =
-            index.and_then(|index| Some((index, self.entries.get_mut(index)?)))
-        else {
-            self.findings.add(
-                "a record in the source that is no order of this run",
-                || at(record),
-            );
-            return;
-        };
-        if slot.is_some() {
-            self.findings.add("an order was sent twice", || at(record));
-            return;
-        }
-        let expected = expected_output(value);
-        let poison = expected.is_none();
-        let hash = hash(
-            record.key(),
-            expected.as_deref().map_or(value, str::as_bytes),
-        );
-        *slot = Some(Entry {
-            partition: record.partition(),
-            offset: record.offset(),
-            hash,
-            poison,
-            outputs: 0,
-            dead_letters: 0,
-            rows: 0,
-        });
-        if poison {
-            self.poison
-                .insert((record.partition(), record.offset()), index);
-        }
-    }
-
-    fn output(&mut self, record: &BorrowedMessage<'_>) {
-        self.verdict.outputs += 1;
-        let check = self.check_content;
-        let Some(entry) = self.in_order(record, false) else {
-            return;
-        };
-        entry.outputs = entry.outputs.saturating_add(1);
-        let (again, poison) = (entry.outputs > 1, entry.poison);
-        let wrong = check && !poison && entry.hash != of(record);
-        let findings = &mut self.findings;
-        if again {
-            findings.add("an order came out more than once", || at(record));
-        }
-        if check && poison {
-            findings.add("a poison order came out", || at(record));
-        }
-        if wrong {
-            findings.add("an output differs from what was to come out", || at(record));
-        }
-    }
-
-    fn dead_letter(&mut self, record: &BorrowedMessage<'_>) {
-        self.verdict.dead_letters += 1;
-        let Some(entry) = self.in_order(record, true) else {
-            return;
-        };
-        entry.dead_letters = entry.dead_letters.saturating_add(1);
-        let (again, poison) = (entry.dead_letters > 1, entry.poison);
-        let wrong = poison && entry.hash != of(record);
-        let findings = &mut self.findings;
-        if again {
-            findings.add("an order was dead-lettered more than once", || at(record));
-        }
-        if !poison {
-            findings.add("a sound order was dead-lettered", || at(record));
-        }
-        if wrong {
-            findings.add("a dead letter differs from its order", || at(record));
-        }
-    }
-
-    /// The order that a record came from, which must be younger than the one before it there.
-    fn in_order(&mut self, record: &BorrowedMessage<'_>, letter: bool) -> Option<&mut Entry> {
-        let index = record.payload().and_then(Order::index_of);
-        let index = index.and_then(|index| usize::try_from(index).ok());
-        let entry = index.and_then(|index| self.entries.get_mut(index)?.as_mut());
-        let Some(entry) = entry else {
-            self.findings
-                .add("a record that nobody sent", || at(record));
-            return None;
-        };
-        let lane = (letter, record.partition(), entry.partition);
-        let before = self.last.insert(lane, entry.offset);
-        if before.is_some_and(|before| before > entry.offset) {
-            self.findings.add(
-                "a record came out after a later one of its partition",
-                || at(record),
-            );
-        }
-        Some(entry)
-    }
-
-    fn row(&mut self, partition: i32, offset: i64, row: &ledger::Row) {
-        self.verdict.ledger_rows += 1;
-        let position = || format!("source {partition}:{offset}, {row:?}");
-        let poison = self.poison.get(&(partition, offset));
-        match (row.status.as_str(), poison) {
-            ("FAILED", Some(index)) if row.passed => {
-                if let Some(Some(entry)) = self.entries.get_mut(*index) {
-                    entry.rows = entry.rows.saturating_add(1);
-                }
-            }
-            ("SUCCESS", None) if row.passed => self.verdict.rows_of_successes += 1,
-            _ => self
-                .findings
-                .add("a row of the ledger that is wrong", position),
-        }
-    }
-
-    fn close(mut self, scope: &Scope) -> Verdict {
-        for (index, entry) in self.entries.iter().enumerate() {
-            let mut add = |what| self.findings.add(what, || format!("order {index}"));
-            let Some(entry) = entry else {
-                add("an order is not in the source");
-                continue;
-            };
-            let failed = entry.poison && scope.check_content;
-            if !failed && entry.outputs == 0 && entry.dead_letters == 0 {
-                add("an order was lost");
-            }
-            if failed && scope.dead_letters.is_some() && entry.dead_letters == 0 {
-                add("a poison order has no dead letter");
-            }
-            if failed && scope.ledger.is_some() && entry.rows != 1 {
-                add("a poison order has no row in the ledger, or several");
-            }
-        }
-        let wanted = match &scope.ledger {
-            Some(ledger) if ledger.rows == Rows::All => {
-                self.verdict.orders - self.poison.len() as u64
-            }
-            _ => 0,
-        };
-        let found = self.verdict.rows_of_successes;
-        if found != wanted {
-            let text = format!("{found} instead of {wanted}");
-            self.findings.add(
-                "the ledger has not as many rows of successes as it must",
-                || text,
-            );
-        }
-        self.verdict.findings = self.findings.into_vec();
-        self.verdict
-    }
-}
-
-fn of(record: &BorrowedMessage<'_>) -> u64 {
-    hash(record.key(), record.payload().unwrap_or_default())
-}
-
-fn hash(key: Option<&[u8]>, value: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (key, value).hash(&mut hasher);
-    hasher.finish()
-}
-
-fn at(record: &BorrowedMessage<'_>) -> String {
-    let (topic, partition) = (record.topic(), record.partition());
-    format!("{topic}:{partition}:{}", record.offset())
 }

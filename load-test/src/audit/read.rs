@@ -1,12 +1,14 @@
 //! A whole topic, read once by a plain read_committed consumer, to its end as it is now.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::BorrowedMessage;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+
+use super::book::Seen;
 
 const POLL: Duration = Duration::from_millis(100);
 /// So long no record may come before the end.
@@ -17,7 +19,7 @@ pub(super) fn all(
     servers: &str,
     topic: &str,
     starts: &[(i32, i64)],
-    mut record_read: impl FnMut(&BorrowedMessage<'_>),
+    mut show: impl FnMut(Seen<'_>),
 ) -> Result<()> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", servers)
@@ -38,15 +40,23 @@ pub(super) fn all(
         all.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
     }
     consumer.assign(&all)?;
-    let mut open = starts.len();
+    let mut open: BTreeSet<i32> = starts.iter().map(|(partition, _)| *partition).collect();
     let mut moved = Instant::now();
-    while open > 0 {
+    while !open.is_empty() {
         match consumer.poll(POLL) {
             Some(Ok(record)) => {
-                record_read(&record);
+                show(Seen {
+                    topic,
+                    partition: record.partition(),
+                    offset: record.offset(),
+                    key: record.key(),
+                    value: record.payload(),
+                });
                 moved = Instant::now();
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                open.remove(&partition);
+            }
             Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
                 bail!("topic {topic} cannot be read: {code}")
             }

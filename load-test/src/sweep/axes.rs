@@ -65,7 +65,15 @@ pub(super) fn axes() -> Vec<Axis> {
             about: "`ORCH_BATCH_MAX_RECORDS`",
             points: setting(
                 "ORCH_BATCH_MAX_RECORDS",
-                &["100", "500", "1000", "2500", "5000", "10000", "50000"],
+                &["100", "500", "1000", "2000", "5000", "10000"],
+            ),
+        },
+        Axis {
+            name: "commit",
+            about: "`ORCH_COMMIT_MAX_RECORDS`",
+            points: setting(
+                "ORCH_COMMIT_MAX_RECORDS",
+                &["1000", "5000", "10000", "20000", "50000"],
             ),
         },
         Axis {
@@ -85,6 +93,7 @@ pub(super) fn axes() -> Vec<Axis> {
             name: "size",
             about: "bytes of a record, copied",
             points: vec![
+                size("100 B", 100, 1.0),
                 size("300 B", 300, 1.0),
                 size("1 kB", 1_000, 0.6),
                 size("10 kB", 10_000, 0.1),

@@ -24,7 +24,7 @@ use axes::{Axis, Database, Point, axes};
 pub(crate) struct SweepArgs {
     #[command(flatten)]
     broker: BrokerArgs,
-    /// Axes, comma-separated: batch, linger, workers, size, cost, ledger; all unless given
+    /// Axes, comma-separated: batch, commit, linger, workers, size, cost, ledger; all unless given
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Orders of a point that costs little; others have fewer
