@@ -124,14 +124,14 @@ impl Bed {
             num_records: 0,
             check_content: !args.any_output,
         };
+        // The program may have to be built first.
+        let program = (!args.attach).then(|| program(args, &scope)).transpose()?;
         let started = Instant::now();
-        let program = if args.attach {
-            None
-        } else {
-            let mut program = program(args, &scope)?;
-            program = program.envs(&env).log(folder.join("program.log"));
-            Some(program.start()?)
-        };
+        let program = program.map(|program| {
+            let program = program.envs(&env).log(folder.join("program.log"));
+            program.start()
+        });
+        let program = program.transpose()?;
         Ok(Self {
             program,
             broker,

@@ -71,14 +71,14 @@ fn build() -> Result<PathBuf> {
         .output()?;
     ensure!(output.status.success(), "the bench cannot be built");
     let messages = String::from_utf8(output.stdout)?;
-    let built = messages.lines().filter_map(|line| {
+    let mut built = messages.lines().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
         let is_it = message["target"]["name"] == "instructions";
         let path = message["executable"].as_str()?;
         is_it.then(|| PathBuf::from(path))
     });
     built
-        .last()
+        .next_back()
         .context("cargo does not say where the bench is")
 }
 
