@@ -34,6 +34,8 @@ use retired::Retired;
 
 /// How long one try to initialise may take; the next one goes on with it.
 const INIT_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a new one may take to connect before that.
+const CONNECT_PATIENCE: Duration = Duration::from_millis(500);
 /// librdkafka's own defaults.
 const TRANSACTION_TIMEOUT_MS: u64 = 60_000;
 const BATCH_SIZE: usize = 1_000_000;
@@ -139,7 +141,12 @@ impl KafkaProducer {
     fn initialise(&mut self, turn: usize) -> Result<Instance, TxnError> {
         let instance = match self.initialising.take() {
             Some(instance) => instance,
-            None => self.create(turn)?,
+            None => {
+                let instance = self.create(turn)?;
+                // Asked before it is connected, librdkafka (2.12) looks for the coordinator again after half a second.
+                instance.client().fetch_cluster_id(CONNECT_PATIENCE);
+                instance
+            }
         };
         match instance.init_transactions(INIT_PATIENCE) {
             Ok(()) => {
