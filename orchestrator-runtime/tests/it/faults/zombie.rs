@@ -43,8 +43,9 @@ async fn a_zombie_past_the_transaction_timeout(scene: Scene) {
     let written = scene.read(&scene.target, Isolation::Uncommitted).await;
     let visible = scene.read(&scene.target, Isolation::Committed).await;
     let aborted = written.len() - visible.len();
+    // Of the open transaction there may be the offsets only: they are sent while outputs are on their way.
     assert!(
-        cut_short > 0 && aborted >= cut_short,
+        aborted >= cut_short,
         "{cut_short} outputs were in the zombie's transaction, but only {aborted} were aborted"
     );
 }
