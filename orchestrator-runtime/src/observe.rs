@@ -90,11 +90,14 @@ impl WorkerObserver for Observer {
         self.metrics.retries.increment(1);
     }
 
-    fn committed(&mut self, partition: &SourcePartition, next: i64, counts: &Counts) {
+    fn committed(&mut self, counts: &Counts) {
         self.metrics.records_ok.increment(counts.ok);
         self.metrics.outputs.increment(counts.outputs);
         self.metrics.records_skipped.increment(counts.failed);
         self.metrics.dead_letters.increment(counts.dead_letters);
+    }
+
+    fn progressed(&mut self, partition: &SourcePartition, next: i64) {
         self.health.committed(partition, next, Instant::now());
     }
 

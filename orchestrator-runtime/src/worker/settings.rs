@@ -67,9 +67,10 @@ pub trait WorkerObserver: Send {
     fn failed(&mut self, _class: FailureClass) {}
     /// A record is tried again.
     fn retried(&mut self) {}
-    /// A partition's part of a unit was committed: records that succeeded, outputs, records passed as failed, dead
-    /// letters.
-    fn committed(&mut self, _partition: &SourcePartition, _next: i64, _counts: &Counts) {}
+    /// Records passed by a commit, their outputs and dead letters.
+    fn committed(&mut self, _counts: &Counts) {}
+    /// The committed offset of a partition that is owned moved on to `next`.
+    fn progressed(&mut self, _partition: &SourcePartition, _next: i64) {}
     /// A unit of so many records was committed, wholly or in part, so long after it was submitted.
     fn unit_committed(&mut self, _records: usize, _took: Duration) {}
     /// A partition goes back to an offset.

@@ -117,11 +117,20 @@ where
     pub(super) async fn reported(&mut self, report: Report) {
         let submitted = self.under_way.take();
         let mut passed = Passed::default();
-        for (slice, fate) in report.unit.slices.into_iter().zip(report.fates).rev() {
-            self.slice_reported(slice, fate, &mut passed).await;
+        let fates = report.unit.slices.into_iter().zip(report.fates);
+        let (committed, others): (Vec<_>, Vec<_>) =
+            fates.partition(|(_, fate)| *fate == SliceFate::Committed);
+        let mut counts = Counts::default();
+        for (slice, _) in committed {
+            counts += self.slice_committed(slice, &mut passed);
+        }
+        self.counts += counts;
+        self.observer.committed(&counts);
+        // Last first, so that what is put back stands in order.
+        for (slice, fate) in others.into_iter().rev() {
+            self.slice_not_committed(slice, fate).await;
         }
         if !passed.ranges.is_empty() {
-            passed.ranges.reverse();
             passed.failures.sort();
             if let Some(unit) = submitted {
                 self.observer
@@ -136,17 +145,7 @@ where
         }
     }
 
-    /// Slices are reported last first, so that what is put back stands in order.
-    pub(super) async fn slice_reported(
-        &mut self,
-        slice: UnitSlice,
-        fate: SliceFate,
-        passed: &mut Passed,
-    ) {
-        if fate == SliceFate::Committed {
-            self.slice_committed(slice, passed);
-            return;
-        }
+    async fn slice_not_committed(&mut self, slice: UnitSlice, fate: SliceFate) {
         let partition = slice.partition.clone();
         let Some(lane) = self
             .lanes
@@ -187,7 +186,7 @@ where
         }
     }
 
-    pub(super) fn slice_committed(&mut self, slice: UnitSlice, passed: &mut Passed) {
+    fn slice_committed(&mut self, slice: UnitSlice, passed: &mut Passed) -> Counts {
         let mut counts = Counts::default();
         for done in &slice.done {
             match &done.fate {
@@ -202,17 +201,18 @@ where
                 }
             }
         }
-        self.counts += counts;
-        self.observer
-            .committed(&slice.partition, slice.next, &counts);
-        if let Some(lane) = self.lanes.get_mut(&slice.partition) {
+        // It may have gone and come back since.
+        let lane = self.lanes.get_mut(&slice.partition);
+        if let Some(lane) = lane.filter(|lane| lane.epoch() == slice.epoch) {
             lane.committed(slice.next);
+            self.observer.progressed(&slice.partition, slice.next);
         }
         passed.ranges.push(OffsetRange {
             partition: slice.partition,
             from: slice.from,
             next: slice.next,
         });
+        counts
     }
 
     /// Takes back what of these partitions is pending, and stops them for a while.

@@ -36,8 +36,8 @@ pub(crate) struct Broker {
     pub(crate) recorded: BTreeSet<(SourcePartition, i64)>,
     /// Records that the ledger was told of before their transform.
     pub(crate) noted: BTreeSet<SourcePosition>,
-    /// One that was transformed though it was not.
-    pub(crate) unnoted: Option<SourcePosition>,
+    /// What the worker was seen to do wrong.
+    pub(crate) wrong: Option<String>,
 }
 
 impl Broker {
@@ -74,7 +74,7 @@ impl Broker {
             silent: false,
             recorded: BTreeSet::new(),
             noted: BTreeSet::new(),
-            unnoted: None,
+            wrong: None,
         }
     }
 
@@ -157,8 +157,8 @@ impl Broker {
     /// What a run must satisfy whatever happened: every record below the committed offset has exactly its outputs, in
     /// order, and nothing beyond it has any.
     pub(crate) fn check(&self) -> Result<(), String> {
-        if let Some(unnoted) = &self.unnoted {
-            return Err(format!("transformed before it was noted: {unnoted}"));
+        if let Some(wrong) = &self.wrong {
+            return Err(wrong.clone());
         }
         for (partition, offsets) in &self.source {
             let committed = self.committed[partition];

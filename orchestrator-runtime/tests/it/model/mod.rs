@@ -8,6 +8,7 @@ mod producer;
 mod session;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use orchestrator_runtime::core::{
     SourcePartition, Taken, TrackerError, Transformer, transform_async_fn,
 };
 use orchestrator_runtime::kafka::transactor::Transactor;
-use orchestrator_runtime::worker::settings::WorkerSettings;
+use orchestrator_runtime::worker::settings::{WorkerObserver, WorkerSettings};
 use orchestrator_runtime::worker::stage::StageSettings;
 use orchestrator_runtime::worker::{End, Worker};
 use ports::{Group, Mailbox, ModelCommitter, Shared, lock};
@@ -77,6 +78,30 @@ impl FailureTracker for Ledger {
     }
     fn committed<'a>(&'a self, _: &'a Passed) -> BoxFuture<'a, Result<(), TrackerError>> {
         Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// What metrics and health hear: a partition's committed offset never goes back unless they are told so.
+struct Listener {
+    broker: Shared,
+    committed: BTreeMap<SourcePartition, i64>,
+}
+
+impl WorkerObserver for Listener {
+    fn assigned(&mut self, partition: &SourcePartition, next: i64) {
+        self.committed.insert(partition.clone(), next);
+    }
+
+    fn progressed(&mut self, partition: &SourcePartition, next: i64) {
+        let before = self.committed.insert(partition.clone(), next);
+        if before.is_some_and(|before| next < before) {
+            let wrong = format!("told of {partition} at {next} after {before:?}");
+            lock(&self.broker).wrong = Some(wrong);
+        }
+    }
+
+    fn rewound(&mut self, partition: &SourcePartition, to: i64) {
+        self.committed.insert(partition.clone(), to);
     }
 }
 
@@ -147,14 +172,18 @@ fn employ<T: Transformer>(
     settings: WorkerSettings,
     done: CancellationToken,
     transformer: T,
-) -> Worker<ModelSession, ModelCommitter, T> {
+) -> Worker<ModelSession, ModelCommitter, T, Listener> {
     let (session, committer) = ports::open(broker, done);
     let ledger = Arc::new(Ledger {
         broker: broker.clone(),
         notes: notes_received(settings.seed),
     });
     let transformer = Arc::new(transformer);
-    Worker::new(session, committer, transformer, ledger, settings, ())
+    let listener = Listener {
+        broker: broker.clone(),
+        committed: BTreeMap::new(),
+    };
+    Worker::new(session, committer, transformer, ledger, settings, listener)
 }
 
 /// Runs in virtual time, which moves when everybody waits.
@@ -172,7 +201,8 @@ async fn live(seed: u64, broker: &Shared, on_poison: AtomicOnPoison) -> End {
     let transformer = transform_async_fn(move |record: Record, attempt| {
         let mut broker = lock(&ledger);
         if notes_received(seed) && !broker.noted.contains(&record.position()) {
-            broker.unnoted = Some(record.position());
+            let position = record.position();
+            broker.wrong = Some(format!("transformed before it was noted: {position}"));
         }
         drop(broker);
         transform(record, attempt.number, seed, start)
