@@ -51,7 +51,8 @@ const CLASSIC: &[(&str, &str)] = &[
 /// Defaults of producers.
 const PRODUCER: &[(&str, &str)] = &[
     ("transaction.timeout.ms", "15000"),
-    ("linger.ms", "5"),
+    // Nothing waits for it, as the flush before a commit ends it; until then it keeps batches together.
+    ("linger.ms", "50"),
     ("batch.size", "1000000"),
     ("compression.type", "lz4"),
     // Java's default partitioner: what is keyed alike lands alike.

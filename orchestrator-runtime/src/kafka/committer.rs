@@ -239,9 +239,8 @@ fn run<P: TransactionalProducer, O: TransactorObserver>(
 }
 
 /// A unit of which nothing is known to be committed.
-fn report_of(mut unit: Unit, parts: Vec<Unit>, failure: SessionFailure) -> Report {
-    let parts = parts.into_iter().flat_map(|part| part.slices);
-    unit.slices.extend(parts);
+fn report_of(mut unit: Unit, added: Unit, failure: SessionFailure) -> Report {
+    unit.slices.extend(added.slices);
     Report {
         fates: vec![SliceFate::Stripped; unit.slices.len()],
         unit,

@@ -63,6 +63,9 @@ where
                 SessionEvent::Failed(failure) => self.failed = Some(failure),
             }
         }
+        if !gone.is_empty() || !starts.is_empty() {
+            self.recording.heard().await;
+        }
         if !gone.is_empty() {
             self.tracker.revoked(&gone).await;
         }

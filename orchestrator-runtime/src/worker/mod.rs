@@ -7,6 +7,7 @@ mod judge;
 mod noting;
 mod outcomes;
 mod pending;
+mod recording;
 mod room;
 pub mod settings;
 pub mod stage;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use judge::Judge;
 use noting::Noting;
 use pending::{Pending, UnderWay};
+use recording::Recording;
 use settings::{Counts, WorkerObserver, WorkerSettings};
 use stage::Stage;
 
@@ -64,6 +66,7 @@ pub struct Worker<S, C, T, O = ()> {
     stage: Stage<T>,
     tracker: Arc<dyn FailureTracker>,
     noting: Noting,
+    recording: Recording,
     observer: O,
     settings: WorkerSettings,
     judge: Judge,
@@ -104,6 +107,7 @@ where
             stage: Stage::new(transformer, settings.stage.clone()),
             tracker,
             noting: Noting::default(),
+            recording: Recording::default(),
             observer,
             judge: Judge::new(settings.seed),
             settings,
@@ -149,13 +153,21 @@ where
                 .filter(|lane| lane.held().is_some())
                 .count(),
         };
-        // A worker that failed is started anew, and the ledger's background goes on meanwhile.
-        if let Some(deadline) = self.deadline
-            && tokio::time::timeout_at(deadline, self.tracker.flush())
-                .await
-                .is_err()
-        {
-            tracing::warn!("the ledger was not flushed in time (ORCH_DRAIN_TIMEOUT_MS)");
+        let flushes = self.deadline.is_some();
+        let told = async {
+            self.recording.heard().await;
+            // A worker that failed is started anew, and the ledger's background goes on meanwhile.
+            if flushes {
+                self.tracker.flush().await;
+            }
+        };
+        match self.deadline {
+            None => told.await,
+            Some(deadline) => {
+                if tokio::time::timeout_at(deadline, told).await.is_err() {
+                    tracing::warn!("the ledger was not flushed in time (ORCH_DRAIN_TIMEOUT_MS)");
+                }
+            }
         }
         // The consumer leaves before the producer ends, so that a revoke is still answered.
         self.session.close().await;
@@ -178,7 +190,7 @@ where
                 self.start_due();
             }
             self.start_noting(draining);
-            self.collect_ready().await;
+            self.collect_ready();
             self.submit();
             if let Some(failure) = self.failed.take() {
                 return End::Failed(failure);
@@ -193,6 +205,7 @@ where
                 biased;
                 () = ending.cancelled(), if !draining => {}
                 report = self.committer.report(), if under_way => self.reported(report).await,
+                taken = self.recording.done(), if self.recording.is_busy() => self.recorded(taken),
                 noted = self.noting.done(), if self.noting.is_busy() => self.noted(noted, draining),
                 done = self.stage.done(), if self.stage.is_busy() => self.transformed(done).await,
                 intake = self.session.next(want_records) => self.taken(intake, draining).await,
@@ -219,7 +232,7 @@ where
         }
         if let Some(last) = self.last_submit
             && self.under_way.is_none()
-            && !self.pending.is_empty()
+            && !self.pending.ready.is_empty()
         {
             wake = wake.min(last + self.settings.commit_interval);
         }
@@ -239,7 +252,7 @@ where
         let lanes: usize = self.lanes.values().map(Lane::bytes).sum();
         let under_way = self.under_way.as_ref().map_or(0, |unit| unit.size.bytes);
         self.observer
-            .in_flight(lanes + self.pending.size.bytes + under_way);
+            .in_flight(lanes + self.pending.size().bytes + under_way);
         self.observer.hung(&self.stage.hung());
     }
 }

@@ -1,9 +1,10 @@
 //! The unit of work that is being put together, and the one under way.
 
-use std::ops::{Add, AddAssign, Sub};
+use std::ops::{Add, Sub};
 
+use orchestrator_core::FailureRecord;
 use orchestrator_core::SourcePartition;
-use orchestrator_core::ports::{Unit, UnitSlice};
+use orchestrator_core::ports::{Fate, Unit, UnitSlice};
 use tokio::time::Instant;
 
 /// What a unit, or a part of one, weighs.
@@ -40,12 +41,6 @@ impl Add for Size {
     }
 }
 
-impl AddAssign for Size {
-    fn add_assign(&mut self, other: Self) {
-        *self = *self + other;
-    }
-}
-
 impl Sub for Size {
     type Output = Self;
 
@@ -67,35 +62,31 @@ pub(super) struct UnderWay {
     pub(super) open: bool,
 }
 
-/// A unit and what it weighs.
+/// Slices in order, and what they weigh.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
+pub(super) struct Batch {
     unit: Unit,
-    pub(super) size: Size,
+    size: Size,
 }
 
-impl Pending {
+impl Batch {
     pub(super) fn is_empty(&self) -> bool {
         self.unit.slices.is_empty()
     }
 
+    pub(super) fn size(&self) -> Size {
+        self.size
+    }
+
     pub(super) fn push(&mut self, slice: UnitSlice) {
-        self.size += Size::of(&slice);
+        self.size = self.size + Size::of(&slice);
         self.unit.slices.push(slice);
     }
 
-    /// Takes out what is pending of one partition, in order.
-    pub(super) fn remove(&mut self, partition: &SourcePartition) -> Vec<UnitSlice> {
-        let slices = std::mem::take(&mut self.unit.slices);
-        let (removed, kept) = slices
-            .into_iter()
-            .partition(|slice| &slice.partition == partition);
-        self.unit.slices = kept;
-        let removed: Vec<UnitSlice> = removed;
-        for slice in &removed {
-            self.size = self.size - Size::of(slice);
-        }
-        removed
+    /// Moves all of `other` behind what there is.
+    fn append(&mut self, other: &mut Self) {
+        self.size = self.size + other.size;
+        self.unit.slices.append(&mut other.take().slices);
     }
 
     /// The unit, to be taken out of it or left as it is.
@@ -107,4 +98,84 @@ impl Pending {
         self.size = Size::default();
         std::mem::take(&mut self.unit)
     }
+
+    fn remove(&mut self, partition: &SourcePartition, removed: &mut Vec<UnitSlice>) {
+        for slice in std::mem::take(&mut self.unit.slices) {
+            if slice.partition == *partition {
+                self.size = self.size - Size::of(&slice);
+                removed.push(slice);
+            } else {
+                self.unit.slices.push(slice);
+            }
+        }
+    }
+}
+
+/// What left the lanes and was not handed over yet: each slice goes from `fresh` by way of `recording`, if it has
+/// failures that the ledger has yet to take, to `ready`.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    /// The next unit, or what is to be added to the one under way.
+    pub(super) ready: Batch,
+    /// What the ledger is taking the failures of, and what stands between them.
+    recording: Batch,
+    fresh: Batch,
+}
+
+impl Pending {
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.recording.is_empty() && self.fresh.is_empty()
+    }
+
+    pub(super) fn size(&self) -> Size {
+        self.ready.size + self.recording.size + self.fresh.size
+    }
+
+    pub(super) fn push(&mut self, slice: UnitSlice) {
+        self.fresh.push(slice);
+    }
+
+    /// Moves what is fresh on, when nothing is being recorded; gives the failures that the ledger has to take now.
+    pub(super) fn record(&mut self) -> Vec<FailureRecord> {
+        debug_assert!(self.recording.is_empty());
+        let failures: Vec<_> = failed(&mut self.fresh.unit)
+            .filter_map(|(failed, recorded)| (!*recorded).then(|| failed.clone()))
+            .collect();
+        let next = if failures.is_empty() {
+            &mut self.ready
+        } else {
+            &mut self.recording
+        };
+        next.append(&mut self.fresh);
+        failures
+    }
+
+    /// What was being recorded is, all that is still there of it.
+    pub(super) fn recorded(&mut self) {
+        for (_, recorded) in failed(&mut self.recording.unit) {
+            *recorded = true;
+        }
+        self.ready.append(&mut self.recording);
+    }
+
+    /// Takes out what is pending of one partition, in order.
+    pub(super) fn remove(&mut self, partition: &SourcePartition) -> Vec<UnitSlice> {
+        let mut removed = Vec::new();
+        for batch in [&mut self.ready, &mut self.recording, &mut self.fresh] {
+            batch.remove(partition, &mut removed);
+        }
+        removed
+    }
+}
+
+/// The failures in a unit, and whether the ledger has each.
+fn failed(unit: &mut Unit) -> impl Iterator<Item = (&FailureRecord, &mut bool)> {
+    let done = unit.slices.iter_mut().flat_map(|slice| &mut slice.done);
+    done.filter_map(|done| match &mut done.fate {
+        Fate::Failed(failed) => {
+            let failed = &mut **failed;
+            Some((&failed.failure, &mut failed.recorded))
+        }
+        Fate::Outputs(_) => None,
+    })
 }

@@ -23,9 +23,10 @@ where
 {
     /// Whether more records fit: beside what waits behind held records, two units' worth is kept at the most.
     pub(super) fn has_room(&self) -> bool {
+        let pending = self.pending.size();
         !self.crowded
-            && self.pending.size.bytes + self.flowing < 2 * self.settings.max_bytes
-            && self.pending.size.records < self.settings.max_records
+            && pending.bytes + self.flowing < 2 * self.settings.max_bytes
+            && pending.records < self.settings.max_records
     }
 
     /// Pauses lanes that nothing more is to be read of, and reads on where that has ended. A pause throws away what

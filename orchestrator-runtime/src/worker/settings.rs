@@ -43,6 +43,15 @@ pub struct WorkerSettings {
 }
 
 impl WorkerSettings {
+    /// How much more a unit may take that has this size.
+    pub(super) fn room_beside(&self, size: Size) -> Size {
+        Size {
+            records: self.max_records.saturating_sub(size.records),
+            bytes: self.max_bytes.saturating_sub(size.bytes),
+            output_bytes: self.max_output_bytes.saturating_sub(size.output_bytes),
+        }
+    }
+
     /// Whether a unit of that size is within the limits.
     pub(super) fn fits(&self, size: Size) -> bool {
         size.records <= self.max_records

@@ -25,64 +25,38 @@ where
     T: Transformer,
     O: WorkerObserver,
 {
-    /// Moves what is ready from the lanes to the pending unit, and writes its failures to the ledger: before the
-    /// commit that passes them, and while the unit before is being committed.
-    pub(super) async fn collect_ready(&mut self) {
-        let mut full = false;
-        let mut failures = Vec::new();
-        for lane in self.lanes.values_mut() {
+    /// Moves what is ready from the lanes to the pending unit, by way of the ledger.
+    pub(super) fn collect_ready(&mut self) {
+        'lanes: for lane in self.lanes.values_mut() {
             loop {
-                let size = self.pending.size;
-                let records = self.settings.max_records.saturating_sub(size.records);
-                let bytes = self.settings.max_bytes.saturating_sub(size.bytes);
-                let output_bytes = self
-                    .settings
-                    .max_output_bytes
-                    .saturating_sub(size.output_bytes);
-                if records == 0 || bytes == 0 || output_bytes == 0 {
-                    full = true;
-                    break;
+                let room = self.settings.room_beside(self.pending.size());
+                if room.records == 0 || room.bytes == 0 || room.output_bytes == 0 {
+                    break 'lanes;
                 }
-                let Some(mut slice) = lane.take_ready(records, bytes, output_bytes) else {
+                let slice = lane.take_ready(room.records, room.bytes, room.output_bytes);
+                let Some(slice) = slice else {
                     break;
                 };
-                for done in &mut slice.done {
-                    if let Fate::Failed(failed) = &mut done.fate
-                        && !std::mem::replace(&mut failed.recorded, true)
-                    {
-                        failures.push(failed.failure.clone());
-                    }
-                }
                 self.pending.push(slice);
             }
-            if full {
-                break;
-            }
         }
-        if !failures.is_empty()
-            && let Err(error) = self.tracker.failed(&failures).await
-        {
-            let unrecorded: BTreeSet<_> = failures
-                .iter()
-                .map(|failure| failure.record.partition().clone())
-                .collect();
-            self.stop_lanes(&unrecorded, HoldReason::Database, &error.message);
-        }
+        self.start_recording();
         self.balance();
     }
 
-    /// Hands the pending unit over: adds it to the one under way if that takes more still; else, if none is and the last
+    /// Hands over what is ready: adds it to the one under way if that takes more still; else, if none is and the last
     /// one is not too recent, it is the next.
     pub(super) fn submit(&mut self) {
         let now = Instant::now();
         let too_soon = self
             .last_submit
             .is_some_and(|last| now < last + self.settings.commit_interval);
+        let ready = &mut self.pending.ready;
         match &mut self.under_way {
-            None if self.pending.is_empty() || too_soon => return,
+            None if ready.is_empty() || too_soon => return,
             None => {
-                let size = self.pending.size;
-                self.committer.submit(self.pending.take());
+                let size = ready.size();
+                self.committer.submit(ready.take());
                 self.under_way = Some(UnderWay {
                     since: now,
                     size,
@@ -90,12 +64,12 @@ where
                 });
                 self.last_submit = Some(now);
             }
-            Some(unit) if unit.open && !self.pending.is_empty() => {
-                let (size, more) = (self.pending.size, self.pending.unit());
+            Some(unit) if unit.open && !ready.is_empty() => {
+                let size = unit.size + ready.size();
                 // Else it is whole.
-                if self.settings.fits(unit.size + size) && self.committer.extend(more) {
-                    unit.size += size;
-                    self.pending.take();
+                if self.settings.fits(size) && self.committer.extend(ready.unit()) {
+                    unit.size = size;
+                    ready.take();
                 } else {
                     unit.open = false;
                     self.committer.seal();
@@ -107,6 +81,7 @@ where
         if let Some(unit) = &mut self.under_way
             && unit.open
             && !self.stage.is_busy()
+            && !self.recording.is_busy()
         {
             unit.open = false;
             self.committer.seal();
@@ -136,9 +111,7 @@ where
                 self.observer
                     .unit_committed(unit.size.records, unit.since.elapsed());
             }
-            if let Err(error) = self.tracker.committed(&passed).await {
-                tracing::warn!(%error, "the ledger was not told of a commit");
-            }
+            self.start_telling(passed).await;
         }
         if let Some(failure) = report.ended {
             self.failed = Some(failure);
@@ -226,14 +199,7 @@ where
             let Some(lane) = self.lanes.get_mut(partition) else {
                 continue;
             };
-            for mut slice in self.pending.remove(partition).into_iter().rev() {
-                for done in &mut slice.done {
-                    if let Fate::Failed(failed) = &mut done.fate
-                        && reason == HoldReason::Database
-                    {
-                        failed.recorded = false;
-                    }
-                }
+            for slice in self.pending.remove(partition).into_iter().rev() {
                 lane.put_back(slice);
             }
             let in_a_row = lane.stops() + 1;

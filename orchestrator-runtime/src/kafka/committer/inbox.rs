@@ -19,7 +19,7 @@ pub(super) struct Inbox(Arc<(Mutex<State>, Condvar)>);
 
 #[derive(Debug, Default)]
 struct State {
-    parts: Vec<Unit>,
+    added: Unit,
     phase: Phase,
 }
 
@@ -47,7 +47,7 @@ impl Inbox {
         let mut state = self.lock();
         let accepted = matches!(state.phase, Phase::Open { .. });
         if accepted {
-            state.parts.push(std::mem::take(part));
+            state.added.slices.append(&mut part.slices);
             drop(state);
             self.0.1.notify_one();
         }
@@ -74,8 +74,8 @@ impl Parts for Inbox {
         let gap_ends = Instant::now() + GAP;
         let mut state = self.lock();
         loop {
-            if !state.parts.is_empty() {
-                return Some(state.parts.remove(0));
+            if !state.added.slices.is_empty() {
+                return Some(std::mem::take(&mut state.added));
             }
             let left = match state.phase {
                 Phase::Open { until } => until
@@ -96,10 +96,10 @@ impl Parts for Inbox {
         }
     }
 
-    fn close(&mut self) -> Vec<Unit> {
+    fn close(&mut self) -> Unit {
         let mut state = self.lock();
         state.phase = Phase::Closed;
-        std::mem::take(&mut state.parts)
+        std::mem::take(&mut state.added)
     }
 }
 
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_come_out_in_order_until_it_is_sealed() {
+    fn what_is_added_comes_out_in_order_until_it_is_sealed() {
         let mut inbox = Inbox::default();
         assert!(!inbox.put(&mut part(0)), "there is no unit");
         inbox.open();
@@ -137,11 +137,9 @@ mod tests {
         let mut late = part(2);
         assert!(!inbox.put(&mut late) && late.slices.len() == 1);
         let out: Vec<_> = std::iter::from_fn(|| inbox.next()).collect();
-        assert_eq!(
-            out.iter().map(|u| u.slices[0].from).collect::<Vec<_>>(),
-            [0, 1]
-        );
-        assert!(inbox.close().is_empty());
+        let slices = out.iter().flat_map(|unit| &unit.slices);
+        assert_eq!(slices.map(|slice| slice.from).collect::<Vec<_>>(), [0, 1]);
+        assert!(inbox.close().slices.is_empty());
     }
 
     #[test]
@@ -152,7 +150,7 @@ mod tests {
         let putting = std::thread::spawn(move || other.put(&mut part(0)));
         let mut taken = inbox.next().map_or(0, |_| 1);
         let accepted = putting.join().unwrap();
-        taken += inbox.next().map_or(0, |_| 1) + inbox.close().len();
+        taken += inbox.next().map_or(0, |_| 1) + inbox.close().slices.len();
         assert_eq!(taken, usize::from(accepted), "accepted, and so handed out");
         assert!(!inbox.put(&mut part(1)));
     }
@@ -162,7 +160,7 @@ mod tests {
         let mut inbox = Inbox::default();
         inbox.open();
         assert!(inbox.put(&mut part(0)));
-        assert_eq!(inbox.close().len(), 1);
+        assert_eq!(inbox.close().slices.len(), 1);
         assert!(!inbox.put(&mut part(1)) && inbox.next().is_none());
     }
 }

@@ -104,10 +104,10 @@ pub trait TransactionalProducer: Send {
 
 /// What is added to a unit while its transaction is open.
 pub trait Parts {
-    /// The next part; waits for it for a moment. After a `None` there is none.
+    /// What was added since; waits for it for a moment. After a `None` there is no more.
     fn next(&mut self) -> Option<Unit>;
-    /// From now on there is no next part. Gives those that were added and not yet taken.
-    fn close(&mut self) -> Vec<Unit>;
+    /// From now on nothing is added. Gives what was and was not yet taken.
+    fn close(&mut self) -> Unit;
 }
 
 /// Nothing is added.
@@ -115,8 +115,8 @@ impl Parts for () {
     fn next(&mut self) -> Option<Unit> {
         None
     }
-    fn close(&mut self) -> Vec<Unit> {
-        Vec::new()
+    fn close(&mut self) -> Unit {
+        Unit::default()
     }
 }
 

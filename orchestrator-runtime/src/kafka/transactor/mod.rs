@@ -123,9 +123,7 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
         let ended = self.commit_together(&mut work, parts).err();
         self.membership.leave();
         // Left over when there was no transaction for them.
-        for part in parts.close() {
-            work.add(part);
-        }
+        work.add(parts.close());
         // After an end, a slice without a fate may or may not be committed; others are not. They are read again.
         let fates = work.fates.into_iter();
         let fates = fates.map(|fate| fate.unwrap_or(SliceFate::Stripped));
@@ -188,9 +186,7 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
                 }
             };
             // Those that came too late for this transaction go with the next, or are given back.
-            for part in parts.close() {
-                work.add(part);
-            }
+            work.add(parts.close());
             let error = match result {
                 Ok(()) => {
                     for index in open {

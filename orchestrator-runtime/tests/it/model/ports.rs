@@ -63,8 +63,10 @@ impl Parts for Added {
         left.then(|| self.parts.pop_front()).flatten()
     }
 
-    fn close(&mut self) -> Vec<Unit> {
-        self.parts.drain(..).collect()
+    fn close(&mut self) -> Unit {
+        Unit {
+            slices: self.parts.drain(..).flat_map(|part| part.slices).collect(),
+        }
     }
 }
 
