@@ -191,7 +191,10 @@ impl Comparison<'_> {
     fn measure(&mut self, contestant: &Contestant, round: u32, source: &str) -> Result<Measured> {
         let args = self.args;
         let servers = self.broker.servers.clone();
-        let run = format!("{}-{}-{round}", self.id, contestant.name);
+        // Kafka takes no other characters in a topic's name.
+        let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let name = contestant.name.replace(|c| !legal(c), "-");
+        let run = format!("{}-{name}-{round}", self.id);
         let place = Place {
             servers: &servers,
             source,
