@@ -49,6 +49,8 @@ impl Programs {
             (&self.install_db).into(),
             "--no-defaults".into(),
             data.clone(),
+            // Each server removes what it finds of temporary tables where its own are, others' among them.
+            option("tmpdir", place.folder),
             // The other method leaves a root without a password that anybody on this host can be.
             "--auth-root-authentication-method=socket".into(),
             "--skip-test-db".into(),
