@@ -153,17 +153,14 @@ where
                 .filter(|lane| lane.held().is_some())
                 .count(),
         };
-        let flushes = self.deadline.is_some();
-        let told = async {
-            self.recording.heard().await;
-            // A worker that failed is started anew, and the ledger's background goes on meanwhile.
-            if flushes {
-                self.tracker.flush().await;
-            }
-        };
         match self.deadline {
-            None => told.await,
+            // A worker that failed is started anew, and the ledger's background goes on meanwhile.
+            None => self.recording.heard().await,
             Some(deadline) => {
+                let told = async {
+                    self.recording.heard().await;
+                    self.tracker.flush().await;
+                };
                 if tokio::time::timeout_at(deadline, told).await.is_err() {
                     tracing::warn!("the ledger was not flushed in time (ORCH_DRAIN_TIMEOUT_MS)");
                 }

@@ -21,6 +21,9 @@ const WAIT: Backoff = Backoff {
     max: Duration::from_secs(10),
 };
 
+/// What is said of a tracker that panicked.
+pub(super) const BROKE_DOWN: &str = "the failure tracker broke down (a panic)";
+
 /// Where records belong that are noted.
 #[derive(Debug)]
 struct Place {
@@ -136,7 +139,7 @@ where
                 return;
             }
             Some((taken, Err(error))) => (Some(taken), error.message),
-            None => (None, "the failure tracker broke down (a panic)".to_owned()),
+            None => (None, BROKE_DOWN.to_owned()),
         };
         let partitions: BTreeSet<_> = places.iter().map(|place| place.partition.clone()).collect();
         match taken.filter(|_| !draining) {

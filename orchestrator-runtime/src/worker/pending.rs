@@ -2,9 +2,8 @@
 
 use std::ops::{Add, Sub};
 
-use orchestrator_core::FailureRecord;
-use orchestrator_core::SourcePartition;
 use orchestrator_core::ports::{Fate, Unit, UnitSlice};
+use orchestrator_core::{FailureRecord, SourcePartition};
 use tokio::time::Instant;
 
 /// What a unit, or a part of one, weighs.

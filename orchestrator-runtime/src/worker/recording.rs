@@ -8,6 +8,7 @@ use orchestrator_core::{HoldReason, Passed, SourcePartition, TrackerError, Trans
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Worker;
+use super::noting::BROKE_DOWN;
 use super::settings::WorkerObserver;
 
 type Taking = AbortOnDropHandle<Result<(), TrackerError>>;
@@ -34,7 +35,7 @@ impl Recording {
         match &mut self.failures {
             Some((_, task)) => task.await.unwrap_or_else(|_| {
                 Err(TrackerError {
-                    message: "the failure tracker broke down (a panic)".to_owned(),
+                    message: BROKE_DOWN.to_owned(),
                 })
             }),
             None => std::future::pending().await,
@@ -47,7 +48,7 @@ impl Recording {
     pub(super) async fn heard(&mut self) {
         if let Some(task) = &mut self.passed {
             if task.await.is_err() {
-                tracing::warn!("the failure tracker broke down (a panic) over a commit");
+                tracing::warn!("{BROKE_DOWN} over a commit");
             }
             self.passed = None;
         }
