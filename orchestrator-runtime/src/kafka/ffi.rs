@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 mod group;
+mod produce;
 mod records;
 
 use std::ffi::{CStr, CString};
@@ -17,6 +18,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;
 
 pub(crate) use group::{await_main_thread, group_metadata, is_member, member_id, member_of_name};
+pub(crate) use produce::{Headers, Outgoing, TopicProducer};
 pub(crate) use records::{Hand, Message, RecordQueue};
 
 /// Waits until nothing that was sent is outstanding, ending `linger.ms`; unlike rdkafka's own flush it returns as

@@ -16,11 +16,12 @@ use orchestrator_core::{SourcePartition, Topic};
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{Producer, ThreadedProducer};
+use rdkafka::producer::Producer;
 use tokio::sync::watch;
 
 use super::classify::{Call, txn_error};
 use super::deliveries::Deliveries;
+use super::ffi::TopicProducer;
 use super::stop::StopSignal;
 use super::transactor::{TxnClass, TxnError};
 
@@ -51,7 +52,7 @@ pub type CommittedLookup = Box<
 /// Asks for the smallest `max.message.bytes` of the topics written to, if any is known; afresh if told so.
 pub type BatchLimit = Box<dyn FnMut(bool) -> Result<Option<usize>, String> + Send>;
 
-type Instance = ThreadedProducer<Deliveries>;
+type Instance = TopicProducer<Deliveries>;
 
 /// What a [`KafkaProducer`] works with.
 pub struct ProducerSettings {
@@ -176,6 +177,7 @@ impl KafkaProducer {
         client.set_log_level(RDKafkaLogLevel::Info);
         client
             .create_with_context(Deliveries::new(self.batch_size))
+            .map(TopicProducer::new)
             .map_err(|error| TxnError {
                 class: TxnClass::Fatal,
                 message: format!("cannot create the transactional producer: {error}"),

@@ -55,21 +55,24 @@ impl TransactionalProducer for KafkaProducer {
             let message = "the output names no topic, and ORCH_TARGET_TOPIC is not set".to_owned();
             return Err(refused(&Topic::new(""), message, Blame::Output));
         };
-        let instance = self
-            .running()
-            .map_err(|error| refused(topic, error.message, Blame::Circumstances))?;
-        let mut outgoing = outgoing::outgoing(topic, slice, record, output);
+        let begun = self.begun;
+        let timeout = self.transaction_timeout;
+        let instance = self.instances[self.turn]
+            .as_mut()
+            .ok_or_else(|| refused(topic, not_initialised().message, Blame::Circumstances))?;
+        let mut headers = outgoing::headers(record, output);
         loop {
-            let (error, back) = match instance.send(outgoing) {
+            let outgoing = outgoing::outgoing(topic, record, output, headers);
+            let (error, back) = match instance.send(outgoing, slice) {
                 Ok(()) => return Ok(()),
                 Err(failed) => failed,
             };
-            let left = self.delivery_time_left();
+            let left = delivery_time_left(timeout, begun);
             match error.rdkafka_error_code() {
                 Some(Code::QueueFull) if !left.is_zero() && !instance.context().any_failed() => {
                     // Whether all are delivered by then does not matter: there is room once some are.
                     match ffi::flush(instance.client(), left.min(QUEUE_FULL_PATIENCE)) {
-                        Ok(()) | Err(_) => outgoing = back,
+                        Ok(()) | Err(_) => headers = back,
                     }
                 }
                 Some(code) => return Err(refused(topic, error.to_string(), blame(code))),
@@ -85,7 +88,7 @@ impl TransactionalProducer for KafkaProducer {
         // look, because the one to blame may come after those that were purged with it.
         let mut failed_before = false;
         let flushed = loop {
-            let left = self.delivery_time_left();
+            let left = delivery_time_left(self.transaction_timeout, self.begun);
             let flushed = ffi::flush(instance.client(), left.min(LOOK_AT_FAILURES_EVERY));
             let failed = instance.context().any_failed();
             if flushed.is_ok() || left.is_zero() || (failed && failed_before) {
@@ -180,20 +183,26 @@ impl TransactionalProducer for KafkaProducer {
 
 impl KafkaProducer {
     fn running(&self) -> Result<&Instance, TxnError> {
-        self.instances[self.turn].as_ref().ok_or_else(|| TxnError {
-            class: TxnClass::Fatal,
-            message: "there is no initialised producer".to_owned(),
-        })
+        self.instances[self.turn]
+            .as_ref()
+            .ok_or_else(not_initialised)
     }
 
     /// How long one call of the transaction API may take; the transactor repeats it.
     fn call_patience(&self) -> Duration {
         self.transaction_timeout / 4
     }
+}
 
-    /// What is left for deliveries: beyond `message.timeout.ms`, so that its failures are seen, and early enough for
-    /// an abort.
-    fn delivery_time_left(&self) -> Duration {
-        (self.transaction_timeout * 3 / 4).saturating_sub(self.begun.elapsed())
+fn not_initialised() -> TxnError {
+    TxnError {
+        class: TxnClass::Fatal,
+        message: "there is no initialised producer".to_owned(),
     }
+}
+
+/// What is left for deliveries: beyond `message.timeout.ms`, so that its failures are seen, and early enough for an
+/// abort.
+fn delivery_time_left(transaction_timeout: Duration, begun: Instant) -> Duration {
+    (transaction_timeout * 3 / 4).saturating_sub(begun.elapsed())
 }

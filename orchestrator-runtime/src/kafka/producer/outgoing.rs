@@ -1,51 +1,47 @@
-//! Makes what rdkafka sends of an output and the record it was made of. Called once per output: nothing may be
-//! allocated for one without headers.
+//! Makes what is sent of an output and the record it was made of. Called once per output: nothing may be allocated for
+//! one without headers.
 
 use orchestrator_core::output::TRACEPARENT;
 use orchestrator_core::{Output, Record};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::BaseRecord;
+
+use super::super::ffi::{Headers, Outgoing};
 
 pub(super) fn outgoing<'a>(
     topic: &'a str,
-    slice: usize,
     record: &'a Record,
     output: &'a Output,
-) -> BaseRecord<'a, [u8], [u8], usize> {
-    BaseRecord {
+    headers: Option<Headers>,
+) -> Outgoing<'a> {
+    Outgoing {
         topic,
-        partition: None,
-        payload: output.value(),
         key: output.key_given(record),
-        timestamp: output.timestamp_given(record),
-        headers: headers(record, output),
-        delivery_opaque: slice,
+        value: output.value(),
+        timestamp_ms: output.timestamp_given(record),
+        headers,
     }
 }
 
-fn headers(record: &Record, output: &Output) -> Option<OwnedHeaders> {
-    let traceparent = output.traceparent_given(record);
-    let count = output.headers().len() + usize::from(traceparent.is_some());
-    if count == 0 {
-        return None;
-    }
+/// The output's own headers and those it inherits.
+pub(super) fn headers(record: &Record, output: &Output) -> Option<Headers> {
+    let all = given(record, output);
+    Headers::of(all.clone().count(), all)
+}
+
+fn given<'a>(
+    record: &'a Record,
+    output: &'a Output,
+) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone {
     let own = output
         .headers()
         .iter()
-        .map(|(key, value)| (&**key, value.as_deref()));
-    let inherited = traceparent.map(|value| (TRACEPARENT, Some(value)));
-    let empty = OwnedHeaders::new_with_capacity(count);
-    let all = own.chain(inherited).fold(empty, |headers, (key, value)| {
-        headers.insert(Header { key, value })
-    });
-    Some(all)
+        .map(|(name, value)| (&**name, value.as_deref()));
+    let inherited = output.traceparent_given(record);
+    own.chain(inherited.map(|value| (TRACEPARENT, Some(value))))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use rdkafka::message::Headers;
-
     use super::*;
 
     #[test]
@@ -57,25 +53,23 @@ mod tests {
         let output = Output::tombstone()
             .with_header("a", "1")
             .with_null_header("b");
-        let sent = outgoing("out", 7, &record, &output);
-        assert_eq!((sent.topic, sent.delivery_opaque), ("out", 7));
-        assert!(sent.payload.is_none() && sent.key.is_none());
-        let headers = sent.headers.unwrap();
-        let seen: Vec<_> = headers.iter().map(|h| (h.key, h.value)).collect();
+        let given: Vec<_> = given(&record, &output).collect();
         assert_eq!(
-            seen,
+            given,
             [
                 ("a", Some(&b"1"[..])),
                 ("b", None),
                 (TRACEPARENT, Some(&b"00-a"[..]))
             ]
         );
+        let sent = outgoing("out", &record, &output, headers(&record, &output));
+        assert!(sent.headers.is_some() && sent.value.is_none() && sent.key.is_none());
     }
 
     #[test]
     fn an_output_without_headers_has_none() {
         let record = Record::builder("in", 0, 0).key("k").timestamp_ms(5).build();
-        let sent = outgoing("out", 0, &record, &Output::new("v")).headers;
-        assert!(sent.is_none());
+        let output = Output::new("v");
+        assert!(headers(&record, &output).is_none());
     }
 }
