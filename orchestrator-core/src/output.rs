@@ -23,9 +23,16 @@ pub type OutputHeader = (Cow<'static, str>, Option<Bytes>);
 /// of, its `traceparent` header, and the topic of `ORCH_TARGET_TOPIC`.
 #[derive(Clone, Default)]
 pub struct Output {
+    value: Option<Bytes>,
+    /// Apart, because most outputs set none of it, and all are moved from thread to thread.
+    own: Option<Box<Own>>,
+}
+
+/// What an output sets itself instead of inheriting it.
+#[derive(Clone, Default)]
+struct Own {
     topic: Option<Topic>,
     key: Key,
-    value: Option<Bytes>,
     headers: Vec<OutputHeader>,
     timestamp_ms: Option<i64>,
 }
@@ -55,28 +62,28 @@ impl Output {
     /// Sets the topic, instead of `ORCH_TARGET_TOPIC`.
     #[must_use]
     pub fn with_topic(mut self, topic: impl Into<Topic>) -> Self {
-        self.topic = Some(topic.into());
+        self.own().topic = Some(topic.into());
         self
     }
 
     /// Sets the key, instead of the record's.
     #[must_use]
     pub fn with_key(mut self, key: impl Into<Bytes>) -> Self {
-        self.key = Key::Set(key.into());
+        self.own().key = Key::Set(key.into());
         self
     }
 
     /// Writes a null key, instead of the record's.
     #[must_use]
     pub fn without_key(mut self) -> Self {
-        self.key = Key::Null;
+        self.own().key = Key::Null;
         self
     }
 
     /// Sets the timestamp in milliseconds since 1970, instead of the record's.
     #[must_use]
     pub fn with_timestamp_ms(mut self, timestamp_ms: i64) -> Self {
-        self.timestamp_ms = Some(timestamp_ms);
+        self.own().timestamp_ms = Some(timestamp_ms);
         self
     }
 
@@ -87,32 +94,39 @@ impl Output {
         name: impl Into<Cow<'static, str>>,
         value: impl Into<Bytes>,
     ) -> Self {
-        self.headers.push((name.into(), Some(value.into())));
+        let header = (name.into(), Some(value.into()));
+        self.own().headers.push(header);
         self
     }
 
     /// Appends a header with a null value.
     #[must_use]
     pub fn with_null_header(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.headers.push((name.into(), None));
+        self.own().headers.push((name.into(), None));
         self
     }
 
     /// Appends all headers of `record`.
     #[must_use]
     pub fn with_headers_of(mut self, record: &Record) -> Self {
-        self.headers.extend(record.headers().map(|(name, value)| {
-            (
-                Cow::Owned(name.to_owned()),
-                value.map(Bytes::copy_from_slice),
-            )
-        }));
+        let mut headers = record.headers().peekable();
+        if headers.peek().is_some() {
+            let copies = headers.map(|(name, value)| {
+                let value = value.map(Bytes::copy_from_slice);
+                (Cow::Owned(name.to_owned()), value)
+            });
+            self.own().headers.extend(copies);
+        }
         self
+    }
+
+    fn own(&mut self) -> &mut Own {
+        self.own.get_or_insert_default()
     }
 
     /// The topic it names itself, if it does.
     pub fn topic(&self) -> Option<&Topic> {
-        self.topic.as_ref()
+        self.own.as_ref()?.topic.as_ref()
     }
 
     /// The value.
@@ -122,12 +136,12 @@ impl Output {
 
     /// The headers set so far.
     pub fn headers(&self) -> &[OutputHeader] {
-        &self.headers
+        self.own.as_ref().map_or(&[], |own| &own.headers)
     }
 
     /// The key to write, given the record it was made of.
     pub fn key_given<'a>(&'a self, record: &'a Record) -> Option<&'a [u8]> {
-        match &self.key {
+        match self.own.as_ref().map_or(&Key::Inherited, |own| &own.key) {
             Key::Inherited => record.key(),
             Key::Null => None,
             Key::Set(key) => Some(key),
@@ -136,12 +150,13 @@ impl Output {
 
     /// The timestamp to write, given the record it was made of.
     pub fn timestamp_given(&self, record: &Record) -> Option<i64> {
-        self.timestamp_ms.or_else(|| record.timestamp_ms())
+        let own = self.own.as_ref().and_then(|own| own.timestamp_ms);
+        own.or_else(|| record.timestamp_ms())
     }
 
     /// The `traceparent` to add, given the record it was made of: the record's, unless one is set.
     pub fn traceparent_given<'a>(&self, record: &'a Record) -> Option<&'a [u8]> {
-        let own = self.headers.iter().any(|(name, _)| name == TRACEPARENT);
+        let own = self.headers().iter().any(|(name, _)| name == TRACEPARENT);
         if own {
             return None;
         }
@@ -151,7 +166,7 @@ impl Output {
     /// An upper bound of its size on the wire before compression, given the record it was made of.
     pub fn size_given(&self, record: &Record) -> usize {
         let headers: usize = self
-            .headers
+            .headers()
             .iter()
             .map(|(name, value)| {
                 name.len() + value.as_ref().map_or(0, Bytes::len) + HEADER_OVERHEAD
@@ -170,9 +185,9 @@ impl Output {
 impl fmt::Debug for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Output")
-            .field("topic", &self.topic)
+            .field("topic", &self.topic())
             .field("value_bytes", &self.value.as_ref().map(Bytes::len))
-            .field("headers", &self.headers.len())
+            .field("headers", &self.headers().len())
             .finish_non_exhaustive()
     }
 }
@@ -225,11 +240,10 @@ impl Outputs {
         };
         let key = record.dedup_key();
         for (index, output) in outputs.iter_mut().enumerate() {
-            output.headers.retain(|(name, _)| *name != DEDUP_KEY_HEADER);
+            let headers = &mut output.own().headers;
+            headers.retain(|(name, _)| *name != DEDUP_KEY_HEADER);
             let value = Bytes::from(format!("{key}#{index}"));
-            output
-                .headers
-                .push((Cow::Borrowed(DEDUP_KEY_HEADER), Some(value)));
+            headers.push((Cow::Borrowed(DEDUP_KEY_HEADER), Some(value)));
         }
     }
 
