@@ -45,6 +45,7 @@ async fn a_broker_that_dies_with_transactions_open_ends_nobody() {
     let kafka = Kafka::start(impatient().local().quick_restart()).unwrap();
     let scene = scene(&kafka)
         .await
+        .writing_at_once()
         .with(TRANSACTION_TIMEOUT.0, TRANSACTION_TIMEOUT.1);
     let load = scene.load(1_000);
     let (one, other) = (scene.start("one"), scene.start("other"));

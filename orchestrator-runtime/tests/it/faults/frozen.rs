@@ -12,6 +12,12 @@ use super::scene::{LIMIT, Scene};
 const LOOKS: usize = 5;
 
 impl Scene {
+    /// Outputs are written as soon as they are sent, not just before the commit, so that a transaction can be seen as
+    /// open.
+    pub(crate) fn writing_at_once(self) -> Self {
+        self.with("ORCH_KAFKA_PRODUCER_LINGER_MS", "0")
+    }
+
     /// Whether records of an open transaction lie in the target: in the log, and visible to nobody.
     pub(crate) async fn has_open_transaction(&self) -> bool {
         let written = self.written().await;

@@ -13,6 +13,7 @@ async fn a_kill_with_an_open_transaction_loses_and_doubles_nothing() {
     // Longer than this test: only the restart under the same name can end what the killed one left open.
     let scene = Scene::new(shared(), 1, 4)
         .await
+        .writing_at_once()
         .with("ORCH_KAFKA_PRODUCER_TRANSACTION_TIMEOUT_MS", "59000");
     let load = scene.load(2_000);
     let mut kills = 0;

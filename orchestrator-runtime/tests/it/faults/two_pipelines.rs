@@ -68,7 +68,7 @@ async fn inputs_of_next(first: &Scene) -> Vec<Input> {
 /// Each reads what the other writes, offsets of aborted transactions and all.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_is_exact_though_its_first_is_dropped_in_the_middle() {
-    let first = Scene::new(shared(), 1, PARTITIONS).await;
+    let first = Scene::new(shared(), 1, PARTITIONS).await.writing_at_once();
     let second = Scene::reading(shared(), vec![first.target.clone()], PARTITIONS).await;
     let last = Inside::start(second.config(&[]), transform_fn(shout));
     let load = first.load(1_000);
