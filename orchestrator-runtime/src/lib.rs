@@ -19,6 +19,7 @@ pub mod http;
 mod identity;
 #[doc(hidden)]
 pub mod kafka;
+mod kill_points;
 pub mod metrics;
 mod observe;
 mod orchestrator;

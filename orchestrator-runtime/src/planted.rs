@@ -1,4 +1,4 @@
-//! Bugs that the test suite must catch, planted by the test-only feature `planted-bugs`. Without the feature
+//! Bugs that the test suite must catch, planted by the test-only feature `test-faults`. Without the feature
 //! `planted` is always false and costs nothing.
 
 /// A bug that can be planted.
@@ -20,18 +20,18 @@ pub enum Bug {
     GateLetsHolesPass,
 }
 
-#[cfg(not(feature = "planted-bugs"))]
+#[cfg(not(feature = "test-faults"))]
 #[inline(always)]
 pub(crate) fn planted(_bug: Bug) -> bool {
     false
 }
 
-#[cfg(feature = "planted-bugs")]
+#[cfg(feature = "test-faults")]
 pub use armed::plant;
-#[cfg(feature = "planted-bugs")]
+#[cfg(feature = "test-faults")]
 pub(crate) use armed::planted;
 
-#[cfg(feature = "planted-bugs")]
+#[cfg(feature = "test-faults")]
 mod armed {
     use std::cell::Cell;
     use std::sync::LazyLock;

@@ -24,6 +24,7 @@ use super::deliveries::Deliveries;
 use super::ffi::TopicProducer;
 use super::stop::StopSignal;
 use super::transactor::{TxnClass, TxnError};
+use crate::kill_points::{KillPoint, kill_point};
 
 mod batches;
 mod calls;
@@ -133,6 +134,7 @@ impl KafkaProducer {
         for turn in 0..self.instances.len() {
             if self.instances[turn].is_none() {
                 self.instances[turn] = Some(self.initialise(turn)?);
+                kill_point(KillPoint::Initialised);
             }
         }
         self.initialised.send_replace(true);

@@ -23,6 +23,7 @@ use super::gather::Gather;
 use super::membership::Membership;
 use super::offsets::{Start, StartRules, listed, look_up};
 use super::status::SessionStatus;
+use crate::kill_points::{KillPoint, kill_point};
 use crate::telemetry::kafka_log;
 
 /// How long the assign callback waits for start offsets; those that have not come by then come later.
@@ -126,6 +127,7 @@ impl Context {
                 "a transaction outlasted the revocation of its partitions; the broker will fence it"
             );
         }
+        kill_point(KillPoint::Revoking);
         match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => {
                 consumer.incremental_unassign(&listed(partitions, Offset::Invalid)?)

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::spill::{Batch, Entry, Journal, SpillError};
 use super::writer::{RowKind, Writer, refused_alone};
+use crate::kill_points::{KillPoint, kill_point};
 
 /// So many entries are read back at a time.
 const READ_ENTRIES: usize = 1000;
@@ -87,6 +88,7 @@ impl Spill {
             return entries;
         }
         // Shared, so that they come back whatever becomes of the work.
+        kill_point(KillPoint::Spilling);
         let entries = Arc::new(entries);
         let theirs = entries.clone();
         let appended = self.on_disk(move |journal| {
@@ -104,6 +106,7 @@ impl Spill {
             }
         });
         let (appended, result) = appended.await.unwrap_or((0, Ok(())));
+        kill_point(KillPoint::Spilled);
         self.report(result);
         let mut entries = Arc::unwrap_or_clone(entries);
         entries.split_off(appended.min(entries.len()))
@@ -163,6 +166,7 @@ impl Spill {
         for same in batch.entries.chunk_by(alike) {
             write_alike(writer, same).await?;
         }
+        kill_point(KillPoint::BackFilled);
         self.done(batch).await;
         Ok(true)
     }

@@ -18,6 +18,7 @@ use super::guarded::Guarded;
 use super::health::LedgerHealth;
 use super::now_ms;
 use super::queue::{Mark, Marked, Queue, Work};
+use crate::kill_points::{KillPoint, kill_point};
 
 /// See the module.
 pub(super) struct Writer {
@@ -225,10 +226,13 @@ impl Writer {
 
     async fn execute(&self, kind: RowKind, rows: &[LedgerRow]) -> Result<(), StoreError> {
         let Self { store, ledger, .. } = self;
-        match kind {
+        kill_point(KillPoint::WritingRows);
+        let written = match kind {
             RowKind::Received => store.insert_received(ledger, rows, now_ms()).await,
             RowKind::Failed => store.upsert_failed(ledger, rows, now_ms()).await,
-        }
+        };
+        kill_point(KillPoint::RowsWritten);
+        written
     }
 
     fn marked(&self, marked: &Marked, written: Result<(), StoreError>) -> Result<(), StoreError> {

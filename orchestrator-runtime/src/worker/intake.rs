@@ -7,6 +7,7 @@ use orchestrator_core::{HoldReason, Record, SourcePartition, Taken, Transformer}
 
 use super::Worker;
 use super::settings::WorkerObserver;
+use crate::kill_points::{KillPoint, kill_point};
 
 impl<S, C, T, O> Worker<S, C, T, O>
 where
@@ -79,6 +80,7 @@ where
         }
         for slice in intake.slices {
             self.take_in(slice);
+            kill_point(KillPoint::Gathered);
         }
     }
 

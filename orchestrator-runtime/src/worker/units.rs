@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Worker;
 use super::pending::UnderWay;
 use super::settings::{Counts, WorkerObserver};
+use crate::kill_points::{KillPoint, kill_point};
 
 /// The back-off of a lane whose offsets could not be committed or whose failures could not be recorded.
 const STOP_FOR: Backoff = Backoff {
@@ -90,6 +91,7 @@ where
 
     /// Takes note of what became of the unit under way.
     pub(super) async fn reported(&mut self, report: Report) {
+        kill_point(KillPoint::Reported);
         let submitted = self.under_way.take();
         let mut passed = Passed::default();
         let fates = report.unit.slices.into_iter().zip(report.fates);

@@ -95,6 +95,8 @@ impl fmt::Debug for RecordQueue {
 ///
 /// One at a time: `rd_kafka_consume_batch_queue` moves a partition's position one *beyond* its end when the end (or
 /// any other error with an offset) is in the batch, and the next rebalance then skips the record that comes there.
+/// `rd_kafka_consume_callback_queue` takes all out of the queue while it calls back, so that librdkafka takes it for empty
+/// and fetches far beyond the prefetch's limits (340 MB instead of 135 on a backlog, for 2 % less CPU).
 pub(crate) struct Hand {
     /// Keeps the queue alive, and with it what messages belong to.
     queue: Arc<RecordQueue>,

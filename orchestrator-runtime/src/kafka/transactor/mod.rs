@@ -22,6 +22,7 @@ use orchestrator_core::SourcePartition;
 use orchestrator_core::ports::{Epoch, SessionFailure, SliceFate, Unit};
 
 use super::membership::Membership;
+use crate::kill_points::{KillPoint, kill_point};
 use crate::planted::{Bug, planted};
 
 pub use calls::{
@@ -252,6 +253,7 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
             self.replace_because = Some("begin_failed");
             self.failed_at(error, begun)
         })?;
+        kill_point(KillPoint::Begun);
         let mut refused = self.send(work, open);
         // Once something is refused it all has to be sent again anyway.
         while refused.is_empty()
@@ -291,6 +293,7 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
         {
             return Err(self.abort(error, begun));
         }
+        kill_point(KillPoint::OffsetsSent);
         match self.producer.flush() {
             Ok(failed) => refused.extend(failed),
             Err(error) => return Err(self.abort(error, begun)),
@@ -298,9 +301,11 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
         if !refused.is_empty() {
             return Err(self.abort_refused(refused, begun));
         }
+        kill_point(KillPoint::Delivered);
         let committing = self.producer.now();
+        kill_point(KillPoint::Committing);
         match self.repeat(begun, P::commit) {
-            Ok(()) => {}
+            Ok(()) => kill_point(KillPoint::Committed),
             Err(error) => match error.class {
                 TxnClass::Abort | TxnClass::Membership => return Err(self.abort(error, begun)),
                 TxnClass::Repeat | TxnClass::Fatal => return Err(Failed::Unknown(error.message)),
@@ -323,6 +328,7 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
         for index in open {
             for done in &work.unit.slices[*index].done {
                 for output in done.fate.outputs() {
+                    kill_point(KillPoint::Sending);
                     if let Err(error) = self.producer.send(*index, &done.record, output)
                         && !planted(Bug::SendErrorIgnored)
                     {
@@ -367,8 +373,10 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
         if error.class != TxnClass::Membership || self.producer.disconnected() {
             self.replace_because = Some("aborted");
         }
+        kill_point(KillPoint::Aborting);
         let aborting = self.producer.now();
         let aborted = self.repeat(begun, P::abort);
+        kill_point(KillPoint::Aborted);
         if self.producer.now() - aborting > SLOW_COMMIT {
             self.replace_because = Some("slow_abort");
         }

@@ -8,10 +8,12 @@ pub(crate) mod exact;
 mod frozen;
 mod held;
 mod inside;
+#[cfg(feature = "test-faults")]
+mod kill_points;
 mod killed;
 pub(crate) mod load;
 mod members;
-#[cfg(feature = "planted-bugs")]
+#[cfg(feature = "test-faults")]
 mod planted;
 mod records;
 pub(crate) mod scene;

@@ -18,7 +18,7 @@ const ORDERS_EACH: u64 = 200;
 const PATIENCE: Duration = Duration::from_secs(15);
 
 fn start(scene: &Scene, bug: &str) -> Process {
-    let program = scene.program_built_with(&["orchestrator-runtime/planted-bugs"]);
+    let program = scene.program_built_with(&["orchestrator-runtime/test-faults"]);
     let program = program
         .env("ORCH_INSTANCE_ID", "solo")
         .env("ORCHESTRATOR_PLANTED_BUG", bug);

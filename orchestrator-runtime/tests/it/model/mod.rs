@@ -305,7 +305,7 @@ fn the_gate_strips_what_does_not_follow() {
     assert_eq!(fates_of_a_hole(), STRIPPED);
 }
 
-#[cfg(feature = "planted-bugs")]
+#[cfg(feature = "test-faults")]
 mod planted {
     use orchestrator_runtime::planted::{Bug, plant};
 
