@@ -5,11 +5,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 use orchestrator_testkit::workspace;
-use serde_json::Value;
+
+use crate::built::built;
 
 const BASELINE: &str = "orchestrator-runtime/benches/instructions.baseline";
 const FEW: u64 = 16_000;
@@ -58,28 +59,16 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 /// Builds the bench; gives its path.
 fn build() -> Result<PathBuf> {
-    let output = Command::new(env!("CARGO"))
-        .current_dir(workspace::root())
-        .args(["bench", "--no-run", "--message-format=json"])
-        .args([
+    built(
+        &[
+            "bench",
             "--package",
             "orchestrator-runtime",
             "--bench",
             "instructions",
-        ])
-        .stderr(Stdio::inherit())
-        .output()?;
-    ensure!(output.status.success(), "the bench cannot be built");
-    let messages = String::from_utf8(output.stdout)?;
-    let mut built = messages.lines().filter_map(|line| {
-        let message: Value = serde_json::from_str(line).ok()?;
-        let is_it = message["target"]["name"] == "instructions";
-        let path = message["executable"].as_str()?;
-        is_it.then(|| PathBuf::from(path))
-    });
-    built
-        .next_back()
-        .context("cargo does not say where the bench is")
+        ],
+        "orchestrator-runtime/benches/instructions.rs",
+    )
 }
 
 fn count(program: &Path, records: u64) -> Result<i64> {

@@ -1,8 +1,10 @@
-//! Automation of this repository: `cargo xtask demo`, `up`, `down`, `docs`, `instructions`.
+//! Automation of this repository: `cargo xtask demo`, `up`, `down`, `docs`, `instructions`, `chaos`.
 //!
 //! Run by developers and CI. It only reads the command line and hands over: each command has a file.
 
 mod broker;
+mod built;
+mod chaos;
 mod demo;
 mod docs;
 mod instructions;
@@ -30,11 +32,14 @@ enum Task {
     Docs(docs::Options),
     /// Count the instructions that a record costs, and compare them with the baseline
     Instructions(instructions::Options),
+    /// Kill processes at named points of their work, with another seed each round, until the time is up
+    Chaos(chaos::Options),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Task::Demo(options) => return demo::run(&options),
+        Task::Chaos(options) => return chaos::run(&options),
         Task::Instructions(options) => return instructions::run(&options),
         Task::Up => broker::up()?,
         Task::Down => broker::down()?,

@@ -59,9 +59,9 @@ impl<C: ProducerContext + 'static> TopicProducer<C> {
         let (value, value_len) = parts(outgoing.value);
         let headers = outgoing.headers.as_ref();
         let opaque = opaque.into_ptr();
-        // SAFETY: the arguments are those that each tag asks for, and end with END. Key and value are copied, and so is
-        // nothing of them kept. The headers become librdkafka's if it succeeds, and are forgotten here then; so does the
-        // opaque pointer, and if it fails it is made again what it was.
+        // SAFETY: each tag has the arguments that it asks for, and END is the last. Key and value are copied. If it
+        // succeeds the headers and the opaque value are librdkafka's, so the headers are forgotten here; if it fails both
+        // are still ours.
         unsafe {
             let error = sys::rd_kafka_producev(
                 self.producer.client().native_ptr(),
