@@ -26,7 +26,7 @@ pub(crate) enum KillPoint {
     Aborted,
     /// Partitions are being given back, within the callback; no transaction uses them any more.
     Revoking,
-    /// The first of the two producers is initialised.
+    /// A producer is initialised; passed once for each of the two.
     Initialised,
     /// Rows are about to be written to the ledger.
     WritingRows,

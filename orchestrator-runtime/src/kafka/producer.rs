@@ -85,7 +85,9 @@ pub struct KafkaProducer {
     /// Of the instances.
     batch_size: usize,
     batches: Batches,
-    begun: Instant,
+    /// When this transaction's deliveries must be over: beyond `message.timeout.ms`, so that its failures are seen, and
+    /// early enough for an abort.
+    delivery_deadline: Instant,
     retired: Retired,
 }
 
@@ -104,7 +106,7 @@ impl KafkaProducer {
             initialising: None,
             initialised: watch::Sender::new(false),
             batch_size: BATCH_SIZE,
-            begun: Instant::now(),
+            delivery_deadline: Instant::now(),
             retired: Retired::default(),
         }
     }

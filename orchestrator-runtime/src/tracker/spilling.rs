@@ -87,8 +87,8 @@ impl Spill {
         if entries.is_empty() {
             return entries;
         }
-        // Shared, so that they come back whatever becomes of the work.
         kill_point(KillPoint::Spilling);
+        // Shared, so that they come back whatever becomes of the work.
         let entries = Arc::new(entries);
         let theirs = entries.clone();
         let appended = self.on_disk(move |journal| {

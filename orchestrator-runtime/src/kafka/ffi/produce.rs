@@ -2,7 +2,7 @@
 //! the client's one write lock; a handle is looked up once.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CString, c_void};
 use std::fmt;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
@@ -45,16 +45,13 @@ impl<C: ProducerContext + 'static> TopicProducer<C> {
         }
     }
 
-    /// Puts a record into the producer's queue; never waits. If that fails its headers are given back.
+    /// Puts a record into the producer's queue; never waits. If that fails the same may be tried again.
     pub(crate) fn send(
         &mut self,
-        outgoing: Outgoing<'_>,
+        outgoing: &mut Outgoing<'_>,
         opaque: C::DeliveryOpaque,
-    ) -> Result<(), (KafkaError, Option<Headers>)> {
-        let topic = match self.topic(outgoing.topic) {
-            Ok(topic) => topic,
-            Err(error) => return Err((error, outgoing.headers)),
-        };
+    ) -> Result<(), KafkaError> {
+        let topic = self.topic(outgoing.topic)?;
         let (key, key_len) = parts(outgoing.key);
         let (value, value_len) = parts(outgoing.value);
         let headers = outgoing.headers.as_ref();
@@ -86,14 +83,11 @@ impl<C: ProducerContext + 'static> TopicProducer<C> {
                 vtype::RD_KAFKA_VTYPE_END,
             );
             if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-                std::mem::forget(outgoing.headers);
+                std::mem::forget(outgoing.headers.take());
                 Ok(())
             } else {
                 drop(C::DeliveryOpaque::from_ptr(opaque));
-                Err((
-                    KafkaError::MessageProduction(error.into()),
-                    outgoing.headers,
-                ))
+                Err(KafkaError::MessageProduction(error.into()))
             }
         }
     }
@@ -152,15 +146,14 @@ unsafe impl Send for Headers {}
 impl Headers {
     /// These headers, in order; none if there are none.
     pub(crate) fn of<'h>(
-        count: usize,
         headers: impl Iterator<Item = (&'h str, Option<&'h [u8]>)>,
     ) -> Option<Self> {
-        if count == 0 {
-            return None;
-        }
+        let mut headers = headers.peekable();
+        headers.peek()?;
         // SAFETY: the list is ours; names and values are copied. Nothing but a list that is part of a message is refused.
         unsafe {
-            let list = Self(NonNull::new(sys::rd_kafka_headers_new(count))?);
+            let (at_least, _) = headers.size_hint();
+            let list = Self(NonNull::new(sys::rd_kafka_headers_new(at_least))?);
             for (name, value) in headers {
                 let (value, value_len) = parts(value);
                 sys::rd_kafka_header_add(
@@ -184,7 +177,7 @@ impl Drop for Headers {
 }
 
 /// Null for `None`, which is not the same as an empty one.
-fn parts(bytes: Option<&[u8]>) -> (*mut std::ffi::c_void, usize) {
+fn parts(bytes: Option<&[u8]>) -> (*mut c_void, usize) {
     bytes.map_or((ptr::null_mut(), 0), |bytes| {
         (bytes.as_ptr().cast_mut().cast(), bytes.len())
     })

@@ -29,7 +29,7 @@ impl TransactionalProducer for KafkaProducer {
     }
 
     fn begin(&mut self) -> Result<(), TxnError> {
-        self.begun = Instant::now();
+        self.delivery_deadline = Instant::now() + self.transaction_timeout * 3 / 4;
         self.turn = 1 - self.turn;
         let instance = self.running()?;
         instance.context().clear();
@@ -55,24 +55,23 @@ impl TransactionalProducer for KafkaProducer {
             let message = "the output names no topic, and ORCH_TARGET_TOPIC is not set".to_owned();
             return Err(refused(&Topic::new(""), message, Blame::Output));
         };
-        let begun = self.begun;
-        let timeout = self.transaction_timeout;
         let instance = self.instances[self.turn]
             .as_mut()
             .ok_or_else(|| refused(topic, not_initialised().message, Blame::Circumstances))?;
-        let mut headers = outgoing::headers(record, output);
+        let mut outgoing = outgoing::outgoing(topic, record, output);
         loop {
-            let outgoing = outgoing::outgoing(topic, record, output, headers);
-            let (error, back) = match instance.send(outgoing, slice) {
+            let error = match instance.send(&mut outgoing, slice) {
                 Ok(()) => return Ok(()),
-                Err(failed) => failed,
+                Err(error) => error,
             };
-            let left = delivery_time_left(timeout, begun);
+            let left = self
+                .delivery_deadline
+                .saturating_duration_since(Instant::now());
             match error.rdkafka_error_code() {
                 Some(Code::QueueFull) if !left.is_zero() && !instance.context().any_failed() => {
                     // Whether all are delivered by then does not matter: there is room once some are.
                     match ffi::flush(instance.client(), left.min(QUEUE_FULL_PATIENCE)) {
-                        Ok(()) | Err(_) => headers = back,
+                        Ok(()) | Err(_) => {}
                     }
                 }
                 Some(code) => return Err(refused(topic, error.to_string(), blame(code))),
@@ -88,7 +87,9 @@ impl TransactionalProducer for KafkaProducer {
         // look, because the one to blame may come after those that were purged with it.
         let mut failed_before = false;
         let flushed = loop {
-            let left = delivery_time_left(self.transaction_timeout, self.begun);
+            let left = self
+                .delivery_deadline
+                .saturating_duration_since(Instant::now());
             let flushed = ffi::flush(instance.client(), left.min(LOOK_AT_FAILURES_EVERY));
             let failed = instance.context().any_failed();
             if flushed.is_ok() || left.is_zero() || (failed && failed_before) {
@@ -199,10 +200,4 @@ fn not_initialised() -> TxnError {
         class: TxnClass::Fatal,
         message: "there is no initialised producer".to_owned(),
     }
-}
-
-/// What is left for deliveries: beyond `message.timeout.ms`, so that its failures are seen, and early enough for an
-/// abort.
-fn delivery_time_left(transaction_timeout: Duration, begun: Instant) -> Duration {
-    (transaction_timeout * 3 / 4).saturating_sub(begun.elapsed())
 }

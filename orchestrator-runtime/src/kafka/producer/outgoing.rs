@@ -6,31 +6,21 @@ use orchestrator_core::{Output, Record};
 
 use super::super::ffi::{Headers, Outgoing};
 
-pub(super) fn outgoing<'a>(
-    topic: &'a str,
-    record: &'a Record,
-    output: &'a Output,
-    headers: Option<Headers>,
-) -> Outgoing<'a> {
+pub(super) fn outgoing<'a>(topic: &'a str, record: &'a Record, output: &'a Output) -> Outgoing<'a> {
     Outgoing {
         topic,
         key: output.key_given(record),
         value: output.value(),
         timestamp_ms: output.timestamp_given(record),
-        headers,
+        headers: Headers::of(headers(record, output)),
     }
 }
 
 /// The output's own headers and those it inherits.
-pub(super) fn headers(record: &Record, output: &Output) -> Option<Headers> {
-    let all = given(record, output);
-    Headers::of(all.clone().count(), all)
-}
-
-fn given<'a>(
+fn headers<'a>(
     record: &'a Record,
     output: &'a Output,
-) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone {
+) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> {
     let own = output
         .headers()
         .iter()
@@ -53,7 +43,7 @@ mod tests {
         let output = Output::tombstone()
             .with_header("a", "1")
             .with_null_header("b");
-        let given: Vec<_> = given(&record, &output).collect();
+        let given: Vec<_> = headers(&record, &output).collect();
         assert_eq!(
             given,
             [
@@ -62,14 +52,15 @@ mod tests {
                 (TRACEPARENT, Some(&b"00-a"[..]))
             ]
         );
-        let sent = outgoing("out", &record, &output, headers(&record, &output));
+        let sent = outgoing("out", &record, &output);
+        assert_eq!(sent.topic, "out");
         assert!(sent.headers.is_some() && sent.value.is_none() && sent.key.is_none());
     }
 
     #[test]
     fn an_output_without_headers_has_none() {
         let record = Record::builder("in", 0, 0).key("k").timestamp_ms(5).build();
-        let output = Output::new("v");
-        assert!(headers(&record, &output).is_none());
+        let sent = outgoing("out", &record, &Output::new("v")).headers;
+        assert!(sent.is_none());
     }
 }

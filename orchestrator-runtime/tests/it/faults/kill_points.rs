@@ -69,7 +69,7 @@ async fn dies(process: &Process, point: (&str, u64)) {
 
 /// Waits until each dead letter has its row, and no other record has one that failed. Whether it was passed may be
 /// unknown: a process that dies between a commit and its note of it tells nobody.
-async fn rows_are_told(ledger: &Path, inputs: &[Input]) {
+async fn each_failure_has_its_row(ledger: &Path, inputs: &[Input]) {
     let expected = inputs.iter().filter(|it| it.fate == Fate::DeadLetter);
     let expected = expected.count() as i64;
     let options = SqliteConnectOptions::new().filename(ledger);
@@ -121,7 +121,7 @@ async fn killed_at_every_point(mode: &str) {
     println!("resumed after {:.1} s", started.elapsed().as_secs_f64());
     let inputs = load.stop().await;
     scene.finish(&inputs, &[&app]).await;
-    rows_are_told(&ledger, &inputs).await;
+    each_failure_has_its_row(&ledger, &inputs).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,7 +171,7 @@ async fn a_pipeline_is_exact_though_it_is_killed_around_an_abort() {
     }
     let app = start(&scene, None);
     scene.finish(&inputs, &[&app]).await;
-    rows_are_told(&ledger, &inputs).await;
+    each_failure_has_its_row(&ledger, &inputs).await;
 }
 
 /// The database is locked while rows are spilled, and there again while they are written back.
@@ -209,5 +209,5 @@ async fn the_ledger_is_exact_though_it_is_killed_around_its_spill_journal() {
     scene.wait_for_progress(200).await;
     let inputs = load.stop().await;
     scene.finish(&inputs, &[&app]).await;
-    rows_are_told(&ledger, &inputs).await;
+    each_failure_has_its_row(&ledger, &inputs).await;
 }
