@@ -246,6 +246,10 @@ pub trait Committer: Send {
     /// comes back in its report; if not, `more` is as it was.
     fn extend(&mut self, more: &mut Unit) -> bool;
 
+    /// Says whether more records wait for the transformer than it can work on, which is worth keeping the unit under way
+    /// open for longer: they wait anyhow. False for a unit that was just submitted.
+    fn queued(&mut self, queued: bool);
+
     /// Says that the unit under way is whole.
     fn seal(&mut self);
 

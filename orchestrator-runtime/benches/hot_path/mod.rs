@@ -171,6 +171,8 @@ impl Committer for Straight {
         false
     }
 
+    fn queued(&mut self, _queued: bool) {}
+
     fn seal(&mut self) {}
 
     async fn report(&mut self) -> Report {

@@ -163,6 +163,10 @@ impl Committer for KafkaCommitter {
         self.inbox.put(more)
     }
 
+    fn queued(&mut self, queued: bool) {
+        self.inbox.queued(queued);
+    }
+
     fn seal(&mut self) {
         self.inbox.seal();
     }

@@ -59,6 +59,8 @@ pub(super) struct UnderWay {
     pub(super) size: Size,
     /// Whether it may take more still.
     pub(super) open: bool,
+    /// What the committer was told of the transformer's queue.
+    pub(super) queued: bool,
 }
 
 /// Slices in order, and what they weigh.

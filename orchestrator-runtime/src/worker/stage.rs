@@ -67,6 +67,7 @@ pub struct Hung {
 
 struct Running {
     partition: SourcePartition,
+    records: usize,
     since: Instant,
     at: Arc<AtomicI64>,
     hung: bool,
@@ -77,6 +78,8 @@ pub(crate) struct Stage<T> {
     transformer: Arc<T>,
     settings: StageSettings,
     permits: Arc<Semaphore>,
+    /// How many jobs or, of an asynchronous transformer, records it works on at once.
+    at_once: usize,
     sender: mpsc::UnboundedSender<JobDone>,
     receiver: mpsc::UnboundedReceiver<JobDone>,
     running: BTreeMap<u64, Running>,
@@ -85,7 +88,7 @@ pub(crate) struct Stage<T> {
 
 impl<T: Transformer> Stage<T> {
     pub(crate) fn new(transformer: Arc<T>, settings: StageSettings) -> Self {
-        let permits = match transformer.execution() {
+        let at_once = match transformer.execution() {
             Execution::Async | Execution::Blocking => settings.concurrency,
             Execution::Cpu => std::thread::available_parallelism().map_or(1, usize::from),
         };
@@ -93,7 +96,8 @@ impl<T: Transformer> Stage<T> {
         Self {
             transformer,
             settings,
-            permits: Arc::new(Semaphore::new(permits)),
+            permits: Arc::new(Semaphore::new(at_once)),
+            at_once,
             sender,
             receiver,
             running: BTreeMap::new(),
@@ -114,6 +118,17 @@ impl<T: Transformer> Stage<T> {
         !self.running.is_empty()
     }
 
+    /// Whether more waits for the transformer than it can work on at once.
+    pub(crate) fn has_queue(&self) -> bool {
+        match self.transformer.execution() {
+            Execution::Cpu | Execution::Blocking => self.running.len() > self.at_once,
+            Execution::Async => {
+                let records = self.running.values().map(|running| running.records);
+                records.sum::<usize>() > self.at_once
+            }
+        }
+    }
+
     /// Starts the transform of records of one partition, in one of its lane's lives.
     pub(crate) fn start(
         &mut self,
@@ -130,6 +145,7 @@ impl<T: Transformer> Stage<T> {
             id,
             Running {
                 partition: partition.clone(),
+                records: records.len(),
                 since: Instant::now(),
                 at: at.clone(),
                 hung: false,

@@ -62,6 +62,7 @@ where
                     since: now,
                     size,
                     open: true,
+                    queued: false,
                 });
                 self.last_submit = Some(now);
             }
@@ -78,14 +79,17 @@ where
             }
             Some(_) => {}
         }
-        // Waited for only while something is on its way.
-        if let Some(unit) = &mut self.under_way
-            && unit.open
-            && !self.stage.is_busy()
-            && !self.recording.is_busy()
-        {
+        let Some(unit) = self.under_way.as_mut().filter(|unit| unit.open) else {
+            return;
+        };
+        let queued = self.stage.has_queue();
+        if !self.stage.is_busy() && !self.recording.is_busy() {
+            // Waited for only while something is on its way.
             unit.open = false;
             self.committer.seal();
+        } else if unit.queued != queued {
+            unit.queued = queued;
+            self.committer.queued(queued);
         }
     }
 

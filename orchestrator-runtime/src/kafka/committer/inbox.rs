@@ -12,6 +12,9 @@ use super::super::transactor::Parts;
 const GAP: Duration = Duration::from_millis(2);
 /// But not longer than this in all: what it keeps readers waiting.
 const OPEN_FOR: Duration = Duration::from_millis(25);
+/// With more in the transformer's queue it stays open for so long, whatever the gaps: what comes next has waited for as
+/// long in that queue, and a transaction costs the broker as much for few records as for many.
+const OPEN_FOR_QUEUED: Duration = Duration::from_millis(100);
 
 /// The parts of the unit under way. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +32,8 @@ enum Phase {
     #[default]
     Closed,
     Open {
-        until: Instant,
+        since: Instant,
+        queued: bool,
     },
     /// The worker has no more for it.
     Sealed,
@@ -38,8 +42,10 @@ enum Phase {
 impl Inbox {
     /// A unit is handed over, and takes more from now on.
     pub(super) fn open(&self) {
-        let until = Instant::now() + OPEN_FOR;
-        self.lock().phase = Phase::Open { until };
+        self.lock().phase = Phase::Open {
+            since: Instant::now(),
+            queued: false,
+        };
     }
 
     /// Adds a part, if the unit takes it still.
@@ -52,6 +58,16 @@ impl Inbox {
             self.0.1.notify_one();
         }
         accepted
+    }
+
+    /// Whether more is in the transformer's queue.
+    pub(super) fn queued(&self, now: bool) {
+        let mut state = self.lock();
+        if let Phase::Open { queued, .. } = &mut state.phase {
+            *queued = now;
+            drop(state);
+            self.0.1.notify_one();
+        }
     }
 
     pub(super) fn seal(&self) {
@@ -77,12 +93,15 @@ impl Parts for Inbox {
             if !state.added.slices.is_empty() {
                 return Some(std::mem::take(&mut state.added));
             }
-            let left = match state.phase {
-                Phase::Open { until } => until
-                    .min(gap_ends)
-                    .saturating_duration_since(Instant::now()),
-                Phase::Sealed | Phase::Closed => Duration::ZERO,
+            let until = match state.phase {
+                Phase::Open {
+                    since,
+                    queued: true,
+                } => since + OPEN_FOR_QUEUED,
+                Phase::Open { since, .. } => gap_ends.min(since + OPEN_FOR),
+                Phase::Sealed | Phase::Closed => Instant::now(),
             };
+            let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 state.phase = Phase::Closed;
                 return None;
@@ -153,6 +172,25 @@ mod tests {
         taken += inbox.next().map_or(0, |_| 1) + inbox.close().slices.len();
         assert_eq!(taken, usize::from(accepted), "accepted, and so handed out");
         assert!(!inbox.put(&mut part(1)));
+    }
+
+    #[test]
+    fn it_waits_for_what_is_in_the_queue_through_a_gap() {
+        let mut inbox = Inbox::default();
+        inbox.open();
+        inbox.queued(true);
+        let other = inbox.clone();
+        let putting = std::thread::spawn(move || {
+            std::thread::sleep(4 * GAP);
+            let accepted = other.put(&mut part(0));
+            other.queued(false);
+            accepted
+        });
+        assert!(inbox.next().is_some(), "it did not wait");
+        assert!(putting.join().unwrap());
+        let since = Instant::now();
+        assert!(inbox.next().is_none());
+        assert!(since.elapsed() < OPEN_FOR_QUEUED - OPEN_FOR, "it waited on");
     }
 
     #[test]

@@ -139,6 +139,8 @@ impl Committer for ModelCommitter {
         }
     }
 
+    fn queued(&mut self, _queued: bool) {}
+
     fn seal(&mut self) {
         if let Some(open) = &mut self.open {
             open.until = open.until.min(Instant::now());
