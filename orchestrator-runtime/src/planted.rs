@@ -14,6 +14,8 @@ pub enum Bug {
     CommitAfterFailedSendOffsets,
     /// A producer is kept where it must be replaced.
     ProducerKept,
+    /// A producer is kept whose commit may come once more, because its connection was cut.
+    ProducerKeptAfterCut,
     /// After an unknown outcome the broker is not asked.
     RewindFromMemory,
     /// The gate lets a slice pass that does not follow.

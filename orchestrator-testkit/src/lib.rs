@@ -8,6 +8,7 @@
 //! - [`admin`], [`writer`], [`reader`]: topics, what goes in, what comes out.
 //! - [`orders`]: the example app's input from a seed, and what has to come out.
 //! - [`process`]: a program under test, signalled and never left behind.
+//! - [`proxy`]: cuts, holds and loses chosen requests between a client and its broker.
 //! - [`wait`]: for a condition, instead of sleeping.
 
 pub mod admin;
@@ -18,6 +19,7 @@ pub mod mariadb;
 pub mod orders;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod reader;
 mod server;
 pub mod wait;

@@ -72,6 +72,7 @@ impl DockerBroker {
             listen_host: "0.0.0.0",
             port,
             controller_port: 9093,
+            proxied: None,
         };
         let properties =
             server_properties(&addresses, "/tmp/kraft-combined-logs", &options.properties);

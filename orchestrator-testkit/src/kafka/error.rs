@@ -78,7 +78,7 @@ pub enum KafkaError {
 
 impl KafkaError {
     /// Names what was being done when the system said no.
-    pub(super) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
     }

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use super::error::KafkaError;
 use super::fetch;
 use super::options::{KafkaOptions, Tools};
-use super::properties::{Addresses, as_file, server_properties};
+use super::properties::{Addresses, Proxied, as_file, server_properties};
 use super::ready::wait_until_ready;
 use crate::command::output_within;
 use crate::server::{End, PORT_TAKEN, START_TRIES_MAX, ServerProcess, free_port};
@@ -26,6 +27,8 @@ pub(super) struct LocalBroker {
     server: ServerProcess,
     command: Vec<OsString>,
     bootstrap: String,
+    /// Where a proxy connects to, if there is one.
+    proxied: Option<SocketAddr>,
     start_deadline: Duration,
 }
 
@@ -76,12 +79,17 @@ impl LocalBroker {
     fn start_once(options: &KafkaOptions, tools: &Tools, libs: &Path) -> Result<Self, KafkaError> {
         let port = free_port().map_err(KafkaError::io("find a port"))?;
         let controller_port = free_port().map_err(KafkaError::io("find a port"))?;
+        let proxied = options
+            .proxy_port
+            .map(|proxy_port| free_port().map(|port| Proxied { port, proxy_port }));
+        let proxied = proxied.transpose().map_err(KafkaError::io("find a port"))?;
         let server = ServerProcess::new("orchestrator-kafka-", "broker.log", End::Kill)
             .map_err(KafkaError::io("create a folder for the broker"))?;
         let addresses = Addresses {
             listen_host: "127.0.0.1",
             port,
             controller_port,
+            proxied,
         };
         let data = server.folder().join("data");
         let properties =
@@ -102,6 +110,7 @@ impl LocalBroker {
             server,
             command: kafka(&["kafka.Kafka", &properties]),
             bootstrap: format!("127.0.0.1:{port}"),
+            proxied: proxied.map(|proxied| (Ipv4Addr::LOCALHOST, proxied.port).into()),
             start_deadline: options.start_deadline,
         };
         // A formatter that failed wrote why; the system error alone says too little.
@@ -112,6 +121,10 @@ impl LocalBroker {
 
     pub(super) fn bootstrap(&self) -> &str {
         &self.bootstrap
+    }
+
+    pub(super) fn proxied(&self) -> Option<SocketAddr> {
+        self.proxied
     }
 
     /// Starts the JVM on the same ports and folder, and waits until it answers.

@@ -28,6 +28,7 @@ mod properties;
 mod ready;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -123,6 +124,26 @@ impl Kafka {
                 attach: attach.to_owned(),
                 docker,
                 local,
+            }),
+        }
+    }
+
+    /// A broker in a JVM of ours that tells those who come through a proxy the proxy's port; and where that proxy
+    /// connects to.
+    pub(crate) fn start_behind(
+        options: KafkaOptions,
+        proxy_port: u16,
+    ) -> Result<(Self, SocketAddr), KafkaError> {
+        let options = KafkaOptions {
+            proxy_port: Some(proxy_port),
+            ..options.local()
+        };
+        let kafka = Self::start(options)?;
+        match kafka.local("go through a proxy to")?.proxied() {
+            Some(address) => Ok((kafka, address)),
+            None => Err(KafkaError::NotOurs {
+                action: "go through a proxy to",
+                kind: kafka.kind(),
             }),
         }
     }

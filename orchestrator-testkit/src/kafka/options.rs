@@ -34,6 +34,7 @@ pub struct KafkaOptions {
     pub(super) heap: String,
     pub(super) full_jit: bool,
     pub(super) start_deadline: Duration,
+    pub(super) proxy_port: Option<u16>,
 }
 
 impl Default for KafkaOptions {
@@ -52,6 +53,7 @@ impl KafkaOptions {
             heap: "1G".to_owned(),
             full_jit: false,
             start_deadline: Duration::from_secs(60),
+            proxy_port: None,
         }
     }
 

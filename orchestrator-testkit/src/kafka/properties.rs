@@ -13,6 +13,14 @@ pub(super) struct Addresses {
     pub(super) listen_host: &'static str,
     pub(super) port: u16,
     pub(super) controller_port: u16,
+    pub(super) proxied: Option<Proxied>,
+}
+
+/// A listener for those who come through a proxy, and are told the proxy's port.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Proxied {
+    pub(super) port: u16,
+    pub(super) proxy_port: u16,
 }
 
 /// All properties, `extra` over ours.
@@ -25,6 +33,7 @@ pub(super) fn server_properties(
         listen_host,
         port,
         controller_port,
+        proxied,
     } = addresses;
     let mut all: BTreeMap<String, String> = [
         ("process.roles", "broker,controller"),
@@ -32,7 +41,7 @@ pub(super) fn server_properties(
         ("controller.listener.names", "CONTROLLER"),
         (
             "listener.security.protocol.map",
-            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
         ),
         ("inter.broker.listener.name", "PLAINTEXT"),
         ("log.dirs", data_dir),
@@ -51,14 +60,15 @@ pub(super) fn server_properties(
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .collect();
-    all.insert(
-        "listeners".to_owned(),
-        format!("PLAINTEXT://{listen_host}:{port},CONTROLLER://127.0.0.1:{controller_port}"),
-    );
-    all.insert(
-        "advertised.listeners".to_owned(),
-        format!("PLAINTEXT://127.0.0.1:{port}"),
-    );
+    let mut listeners =
+        format!("PLAINTEXT://{listen_host}:{port},CONTROLLER://127.0.0.1:{controller_port}");
+    let mut advertised = format!("PLAINTEXT://127.0.0.1:{port}");
+    if let Some(Proxied { port, proxy_port }) = proxied {
+        listeners += &format!(",PROXIED://{listen_host}:{port}");
+        advertised += &format!(",PROXIED://127.0.0.1:{proxy_port}");
+    }
+    all.insert("listeners".to_owned(), listeners);
+    all.insert("advertised.listeners".to_owned(), advertised);
     all.insert(
         "controller.quorum.bootstrap.servers".to_owned(),
         format!("127.0.0.1:{controller_port}"),

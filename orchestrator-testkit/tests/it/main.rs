@@ -6,4 +6,5 @@ mod faults;
 mod orphan;
 mod pids;
 mod processes;
+mod proxy;
 mod topics;

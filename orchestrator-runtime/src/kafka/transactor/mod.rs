@@ -314,6 +314,9 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
         }
         let took = self.producer.now() - begun;
         self.observer.committed(took);
+        if planted(Bug::ProducerKeptAfterCut) {
+            return Ok(());
+        }
         if self.producer.disconnected() {
             self.replace_because = Some("disconnected");
         } else if self.producer.now() - committing > SLOW_COMMIT {

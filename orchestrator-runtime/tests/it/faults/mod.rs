@@ -15,6 +15,8 @@ pub(crate) mod load;
 mod members;
 #[cfg(feature = "test-faults")]
 mod planted;
+#[cfg(feature = "test-faults")]
+mod proxied;
 mod records;
 pub(crate) mod scene;
 pub(crate) mod served;

@@ -38,10 +38,14 @@ pub(crate) async fn get(process: &Process, path: &str) -> String {
 
 /// How many records a process has passed.
 pub(crate) async fn passed(process: &Process) -> u64 {
+    counted(process, "orch_records_ok_total").await
+}
+
+/// What a counter of a process says, over all its labels.
+pub(crate) async fn counted(process: &Process, counter: &str) -> u64 {
     let metrics = get(process, "/metrics").await;
-    let counters = metrics
-        .lines()
-        .filter(|line| line.starts_with("orch_records_ok_total{"));
+    let labelled = format!("{counter}{{");
+    let counters = metrics.lines().filter(|line| line.starts_with(&labelled));
     let values = counters.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap());
     values.sum()
 }

@@ -1,0 +1,233 @@
+//! Processes whose requests, or the answers to them, are cut, lost or late: chosen ones, by a proxy between them and the
+//! broker. A run in which a fault did not bite as often as it was to is void, and fails.
+
+use std::env;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use orchestrator_testkit::kafka::Kafka;
+use orchestrator_testkit::process::Process;
+use orchestrator_testkit::proxy::{Api, Bites, Fault, Plan, Proxy};
+use orchestrator_testkit::wait;
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::scene::{LIMIT, Scene, drain, impatient};
+use super::served::counted;
+
+const PARTITIONS: i32 = 4;
+const PER_SECOND: u32 = 1_000;
+/// Far longer than the transactor tries on with a transaction time-out of four seconds.
+const PATIENCE: Duration = Duration::from_secs(12);
+/// What a transaction is made of.
+const OF_A_TRANSACTION: [Api; 5] = [
+    Api::AddPartitionsToTxn,
+    Api::Produce,
+    Api::AddOffsetsToTxn,
+    Api::TxnOffsetCommit,
+    Api::EndTxn,
+];
+
+/// How often each fault has to bite: so often, unless `cargo xtask chaos` wants more.
+fn times(few: u64) -> u64 {
+    let given = env::var("ORCHESTRATOR_FAULTS").ok();
+    given.map_or(few, |times| times.parse().unwrap())
+}
+
+/// A proxy that these tests share, one after the other, and a scene whose program knows the broker by that only.
+async fn behind_a_proxy() -> (Scene, MutexGuard<'static, Proxy>) {
+    static SHARED: OnceLock<(Kafka, Mutex<Proxy>)> = OnceLock::new();
+    let (kafka, proxy) = SHARED.get_or_init(|| {
+        let (kafka, proxy) = Proxy::start(impatient()).unwrap();
+        (kafka, Mutex::new(proxy))
+    });
+    let proxy = proxy.lock().await;
+    // What a failed test has left.
+    proxy.relent();
+    let scene = Scene::new(kafka, 1, PARTITIONS)
+        .await
+        .with("ORCH_BOOTSTRAP_SERVERS", proxy.bootstrap_servers())
+        .with("ORCH_HTTP_ADDR", "127.0.0.1:0");
+    (scene, proxy)
+}
+
+async fn has_bitten(what: &str, bites: &Bites, times: u64) {
+    // A cut costs the client its back-off, and us a new producer.
+    let limit = LIMIT + Duration::from_secs(1) * u32::try_from(times).unwrap();
+    let bitten = wait::until(what, limit, async || bites.bitten() >= times);
+    if let Err(error) = bitten.await {
+        panic!("void: {error}: {} of {times}", bites.bitten());
+    }
+    println!("bitten {times} times: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_cut_within_a_transaction_loses_and_doubles_nothing() {
+    let times = times(3);
+    let (scene, proxy) = behind_a_proxy().await;
+    let load = scene.load(PER_SECOND);
+    let app = scene.start("solo");
+    scene.wait_for_progress(200).await;
+    for api in OF_A_TRANSACTION {
+        for fault in [Fault::CutRequest, Fault::CutAnswer] {
+            let bites = proxy.inflict(Plan::new(api, fault).every(7).times(times));
+            has_bitten(&format!("{api:?} {fault:?}"), &bites, times).await;
+            scene.wait_for_progress(50).await;
+        }
+    }
+    let inputs = load.stop().await;
+    scene.finish(&inputs, &[&app]).await;
+}
+
+/// A producer is replaced after each cut, and then the initialisation of the new one is cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_initialisation_that_is_cut_is_repeated() {
+    let times = times(3);
+    let (scene, proxy) = behind_a_proxy().await;
+    let load = scene.load(PER_SECOND);
+    let app = scene.start("solo");
+    scene.wait_for_progress(200).await;
+    for fault in [Fault::CutRequest, Fault::CutAnswer] {
+        proxy.inflict(Plan::new(Api::EndTxn, Fault::CutAnswer).every(10));
+        let bites = proxy.inflict(Plan::new(Api::InitProducerId, fault).every(3).times(times));
+        has_bitten(&format!("InitProducerId {fault:?}"), &bites, times).await;
+        proxy.relent();
+        scene.wait_for_progress(50).await;
+    }
+    let inputs = load.stop().await;
+    scene.finish(&inputs, &[&app]).await;
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    GoesOn,
+    IsKilled,
+}
+
+/// Starts the program as it is, or with a planted bug.
+fn start(scene: &Scene, bug: Option<&str>) -> Process {
+    let Some(bug) = bug else {
+        return scene.start("solo");
+    };
+    let program = scene.program_built_with(&["orchestrator-runtime/test-faults"]);
+    let program = program
+        .env("ORCH_INSTANCE_ID", "solo")
+        .env("ORCHESTRATOR_PLANTED_BUG", bug);
+    program.start().unwrap()
+}
+
+/// The broker does or does not do what it was asked, and the program never hears: of each request of this kind, until it
+/// has given up on it. Then it goes on, or is killed and another takes its place: what the judgement says of that.
+async fn judged_in_the_dark(
+    (api, fault): (Api, Fault),
+    then: Then,
+    bug: Option<&str>,
+) -> Result<(), String> {
+    let (scene, proxy) = behind_a_proxy().await;
+    let scene = scene
+        .with("ORCH_KAFKA_PRODUCER_TRANSACTION_TIMEOUT_MS", "4000")
+        .with("ORCH_KAFKA_PRODUCER_SOCKET_TIMEOUT_MS", "1000");
+    let load = scene.load(100);
+    let app = start(&scene, bug);
+    scene.wait_for_progress(100).await;
+    let replaced = counted(&app, "orch_producer_replaced_total").await;
+    let bites = proxy.inflict(Plan::new(api, fault));
+    has_bitten(&format!("{api:?} {fault:?}"), &bites, 1).await;
+    let given_up = async || counted(&app, "orch_producer_replaced_total").await > replaced;
+    let given_up = wait::until("the producer is replaced", PATIENCE, given_up).await;
+    // A bug may be that it is not.
+    assert!(
+        given_up.is_ok() || bug.is_some(),
+        "void: it was not given up"
+    );
+    let app = match then {
+        Then::GoesOn => app,
+        Then::IsKilled => {
+            app.kill().await.unwrap();
+            start(&scene, None)
+        }
+    };
+    proxy.relent();
+    scene.wait_for_progress(100).await;
+    let inputs = load.stop().await;
+    scene.wait_until_passed(&inputs).await;
+    drain(&app).await;
+    scene.judge(&inputs).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_without_an_answer_lose_and_double_nothing() {
+    let judged = judged_in_the_dark((Api::EndTxn, Fault::LoseAnswer), Then::GoesOn, None);
+    judged.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_that_never_arrive_lose_and_double_nothing() {
+    let judged = judged_in_the_dark((Api::EndTxn, Fault::LoseRequest), Then::GoesOn, None);
+    judged.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_that_never_arrive_lose_and_double_nothing() {
+    for api in [Api::AddOffsetsToTxn, Api::TxnOffsetCommit] {
+        let dark = (api, Fault::LoseRequest);
+        let judged = judged_in_the_dark(dark, Then::IsKilled, None).await;
+        judged.unwrap();
+    }
+}
+
+/// Commits reach the broker long after they were given up and repeated: by then the same transactional id may have the
+/// next transaction open.
+async fn judged_with_late_commits(bug: Option<&str>, times: u64) -> Result<(), String> {
+    let (scene, proxy) = behind_a_proxy().await;
+    let scene = scene.writing_at_once();
+    let load = scene.load(PER_SECOND);
+    let app = start(&scene, bug);
+    scene.wait_for_progress(200).await;
+    for late in 0..times {
+        // Its repetition takes 110 to 150 ms.
+        let late = Duration::from_millis(150 + 10 * (late % 20));
+        let plan = Plan::new(Api::EndTxn, Fault::LateRequest(late));
+        let bites = proxy.inflict(plan.every(5).times(1));
+        has_bitten(&format!("EndTxn {late:?} late"), &bites, 1).await;
+    }
+    let inputs = load.stop().await;
+    scene.wait_until_passed(&inputs).await;
+    drain(&app).await;
+    scene.judge(&inputs).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_that_come_late_hit_nothing() {
+    judged_with_late_commits(None, times(10)).await.unwrap();
+}
+
+mod planted {
+    use super::*;
+
+    /// Far more than it took when this was written.
+    const LATE: u64 = 50;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn going_by_memory_after_an_unknown_outcome_is_found() {
+        let bug = Some("RewindFromMemory");
+        let dark = (Api::EndTxn, Fault::LoseAnswer);
+        let found = judged_in_the_dark(dark, Then::GoesOn, bug).await;
+        let found = found.unwrap_err();
+        assert!(found.contains("doubled"), "{found}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_commit_after_offsets_that_were_not_sent_is_found() {
+        let bug = Some("CommitAfterFailedSendOffsets");
+        let dark = (Api::AddOffsetsToTxn, Fault::LoseRequest);
+        let found = judged_in_the_dark(dark, Then::IsKilled, bug).await;
+        let found = found.unwrap_err();
+        assert!(found.contains("doubled"), "{found}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_late_commit_that_hits_a_producer_that_was_kept_is_found() {
+        let found = judged_with_late_commits(Some("ProducerKeptAfterCut"), LATE).await;
+        println!("found: {}", found.unwrap_err());
+    }
+}
