@@ -18,15 +18,15 @@ const RECORDS: u64 = 2_400;
 /// can have told three databases at once, so that what is untold at a kill says nothing of the machine's pace.
 fn per_second(strategy: Strategy) -> &'static str {
     match strategy {
-        Strategy::Reliable => "500",
-        _ => "1200",
+        Strategy::Reliable => "200",
+        _ => "600",
     }
 }
 /// How far it gets until it ends.
 const PROGRESS: i64 = 500;
-/// What a process that is killed may not have told the ledger: half a second's work (of RELIABLE a whole one's) is far
-/// more than it should be.
-const UNTOLD_MAX: usize = 600;
+/// What a process that is killed may not have told the ledger: half a second's work (of RELIABLE more) is far more than
+/// it should be.
+const UNTOLD_MAX: usize = 300;
 
 async fn bed(strategy: Strategy, kind: Kind, mode: Mode) -> Bed {
     let bed = Bed::new(strategy, kind, mode).await;
