@@ -22,6 +22,7 @@ mod plans;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -29,6 +30,9 @@ use crate::kafka::{Kafka, KafkaError, KafkaOptions};
 
 use plans::Plans;
 pub use plans::{Api, Bites, Fault, Plan};
+
+/// After a connection could not be taken.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 /// A proxy; it cuts all connections when it is dropped.
 #[derive(Debug)]
@@ -100,7 +104,7 @@ async fn accept(listener: tokio::net::TcpListener, upstream: SocketAddr, plans: 
     loop {
         // Out of descriptors, or a client that was gone before it was here: the next may do better.
         let Ok((client, _)) = listener.accept().await else {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
             continue;
         };
         tokio::spawn(connection::serve(client, upstream, plans.clone()));

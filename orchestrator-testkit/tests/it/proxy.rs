@@ -75,26 +75,13 @@ async fn a_proxy_cuts_holds_and_brings_late_what_it_is_told_to() {
 }
 
 /// A request by hand: the versions that the broker speaks, in the oldest form.
-async fn ask(stream: &mut TcpStream, number: u8) {
-    let api_versions = Api::ApiVersions as i16 as u8;
-    // Length; key, version, number; no client id.
-    let request = [
-        0,
-        0,
-        0,
-        10,
-        0,
-        api_versions,
-        0,
-        0,
-        0,
-        0,
-        0,
-        number,
-        255,
-        255,
-    ];
-    stream.write_all(&request).await.unwrap();
+async fn ask(stream: &mut TcpStream, number: i32) {
+    // Key, version, number; no client id.
+    stream.write_i32(10).await.unwrap();
+    stream.write_i16(Api::ApiVersions as i16).await.unwrap();
+    stream.write_i16(0).await.unwrap();
+    stream.write_i32(number).await.unwrap();
+    stream.write_i16(-1).await.unwrap();
 }
 
 /// The number of the request that is answered next.

@@ -12,12 +12,13 @@ use super::exact::{Fate, Input};
 use super::scene::{LIMIT, Scene, shared};
 
 /// Not the name of a bug.
-const NONE: &str = "None";
+pub(super) const NONE: &str = "None";
 const ORDERS_EACH: u64 = 200;
 /// Far more than a program without a bug needs.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-fn start(scene: &Scene, bug: &str) -> Process {
+/// The program under its one name, with that bug.
+pub(super) fn start(scene: &Scene, bug: &str) -> Process {
     let program = scene.program_built_with(&["orchestrator-runtime/test-faults"]);
     let program = program
         .env("ORCH_INSTANCE_ID", "solo")

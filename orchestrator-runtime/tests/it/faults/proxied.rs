@@ -6,11 +6,11 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use orchestrator_testkit::kafka::Kafka;
-use orchestrator_testkit::process::Process;
 use orchestrator_testkit::proxy::{Api, Bites, Fault, Plan, Proxy};
 use orchestrator_testkit::wait;
 use tokio::sync::{Mutex, MutexGuard};
 
+use super::planted::{NONE, start};
 use super::scene::{LIMIT, Scene, drain, impatient};
 use super::served::counted;
 
@@ -27,7 +27,7 @@ const OF_A_TRANSACTION: [Api; 5] = [
     Api::EndTxn,
 ];
 
-/// How often each fault has to bite: so often, unless `cargo xtask chaos` wants more.
+/// How often each fault has to bite: so often, unless `ORCHESTRATOR_FAULTS` wants more.
 fn times(few: u64) -> u64 {
     let given = env::var("ORCHESTRATOR_FAULTS").ok();
     given.map_or(few, |times| times.parse().unwrap())
@@ -65,7 +65,7 @@ async fn what_is_cut_within_a_transaction_loses_and_doubles_nothing() {
     let times = times(3);
     let (scene, proxy) = behind_a_proxy().await;
     let load = scene.load(PER_SECOND);
-    let app = scene.start("solo");
+    let app = start(&scene, NONE);
     scene.wait_for_progress(200).await;
     for api in OF_A_TRANSACTION {
         for fault in [Fault::CutRequest, Fault::CutAnswer] {
@@ -84,7 +84,7 @@ async fn an_initialisation_that_is_cut_is_repeated() {
     let times = times(3);
     let (scene, proxy) = behind_a_proxy().await;
     let load = scene.load(PER_SECOND);
-    let app = scene.start("solo");
+    let app = start(&scene, NONE);
     scene.wait_for_progress(200).await;
     for fault in [Fault::CutRequest, Fault::CutAnswer] {
         proxy.inflict(Plan::new(Api::EndTxn, Fault::CutAnswer).every(10));
@@ -103,24 +103,12 @@ enum Then {
     IsKilled,
 }
 
-/// Starts the program as it is, or with a planted bug.
-fn start(scene: &Scene, bug: Option<&str>) -> Process {
-    let Some(bug) = bug else {
-        return scene.start("solo");
-    };
-    let program = scene.program_built_with(&["orchestrator-runtime/test-faults"]);
-    let program = program
-        .env("ORCH_INSTANCE_ID", "solo")
-        .env("ORCHESTRATOR_PLANTED_BUG", bug);
-    program.start().unwrap()
-}
-
 /// The broker does or does not do what it was asked, and the program never hears: of each request of this kind, until it
 /// has given up on it. Then it goes on, or is killed and another takes its place: what the judgement says of that.
 async fn judged_in_the_dark(
     (api, fault): (Api, Fault),
     then: Then,
-    bug: Option<&str>,
+    bug: &str,
 ) -> Result<(), String> {
     let (scene, proxy) = behind_a_proxy().await;
     let scene = scene
@@ -135,15 +123,12 @@ async fn judged_in_the_dark(
     let given_up = async || counted(&app, "orch_producer_replaced_total").await > replaced;
     let given_up = wait::until("the producer is replaced", PATIENCE, given_up).await;
     // A bug may be that it is not.
-    assert!(
-        given_up.is_ok() || bug.is_some(),
-        "void: it was not given up"
-    );
+    assert!(given_up.is_ok() || bug != NONE, "void: it was not given up");
     let app = match then {
         Then::GoesOn => app,
         Then::IsKilled => {
             app.kill().await.unwrap();
-            start(&scene, None)
+            start(&scene, NONE)
         }
     };
     proxy.relent();
@@ -156,13 +141,13 @@ async fn judged_in_the_dark(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_without_an_answer_lose_and_double_nothing() {
-    let judged = judged_in_the_dark((Api::EndTxn, Fault::LoseAnswer), Then::GoesOn, None);
+    let judged = judged_in_the_dark((Api::EndTxn, Fault::LoseAnswer), Then::GoesOn, NONE);
     judged.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_that_never_arrive_lose_and_double_nothing() {
-    let judged = judged_in_the_dark((Api::EndTxn, Fault::LoseRequest), Then::GoesOn, None);
+    let judged = judged_in_the_dark((Api::EndTxn, Fault::LoseRequest), Then::GoesOn, NONE);
     judged.await.unwrap();
 }
 
@@ -170,14 +155,14 @@ async fn commits_that_never_arrive_lose_and_double_nothing() {
 async fn offsets_that_never_arrive_lose_and_double_nothing() {
     for api in [Api::AddOffsetsToTxn, Api::TxnOffsetCommit] {
         let dark = (api, Fault::LoseRequest);
-        let judged = judged_in_the_dark(dark, Then::IsKilled, None).await;
+        let judged = judged_in_the_dark(dark, Then::IsKilled, NONE).await;
         judged.unwrap();
     }
 }
 
 /// Commits reach the broker long after they were given up and repeated: by then the same transactional id may have the
 /// next transaction open.
-async fn judged_with_late_commits(bug: Option<&str>, times: u64) -> Result<(), String> {
+async fn judged_with_late_commits(bug: &str, times: u64) -> Result<(), String> {
     let (scene, proxy) = behind_a_proxy().await;
     let scene = scene.writing_at_once();
     let load = scene.load(PER_SECOND);
@@ -198,7 +183,7 @@ async fn judged_with_late_commits(bug: Option<&str>, times: u64) -> Result<(), S
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_that_come_late_hit_nothing() {
-    judged_with_late_commits(None, times(10)).await.unwrap();
+    judged_with_late_commits(NONE, times(10)).await.unwrap();
 }
 
 mod planted {
@@ -207,27 +192,26 @@ mod planted {
     /// Far more than it took when this was written.
     const LATE: u64 = 50;
 
+    async fn doubles_in_the_dark(dark: (Api, Fault), then: Then, bug: &str) {
+        let found = judged_in_the_dark(dark, then, bug).await.unwrap_err();
+        assert!(found.contains("doubled"), "{found}");
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn going_by_memory_after_an_unknown_outcome_is_found() {
-        let bug = Some("RewindFromMemory");
         let dark = (Api::EndTxn, Fault::LoseAnswer);
-        let found = judged_in_the_dark(dark, Then::GoesOn, bug).await;
-        let found = found.unwrap_err();
-        assert!(found.contains("doubled"), "{found}");
+        doubles_in_the_dark(dark, Then::GoesOn, "RewindFromMemory").await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_commit_after_offsets_that_were_not_sent_is_found() {
-        let bug = Some("CommitAfterFailedSendOffsets");
         let dark = (Api::AddOffsetsToTxn, Fault::LoseRequest);
-        let found = judged_in_the_dark(dark, Then::IsKilled, bug).await;
-        let found = found.unwrap_err();
-        assert!(found.contains("doubled"), "{found}");
+        doubles_in_the_dark(dark, Then::IsKilled, "CommitAfterFailedSendOffsets").await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_late_commit_that_hits_a_producer_that_was_kept_is_found() {
-        let found = judged_with_late_commits(Some("ProducerKeptAfterCut"), LATE).await;
+        let found = judged_with_late_commits("ProducerKeptAfterCut", LATE).await;
         println!("found: {}", found.unwrap_err());
     }
 }
