@@ -115,6 +115,15 @@ impl Bed {
         self.write(orders.collect()).await;
     }
 
+    /// Records of a second that a debug build can write to three databases at once on a slow machine: RELIABLE takes a
+    /// statement for each.
+    pub(crate) fn pace(&self) -> u32 {
+        match self.ledger.strategy {
+            Strategy::Reliable => 100,
+            _ => 600,
+        }
+    }
+
     /// Orders that keep coming, a tenth of them poison.
     pub(crate) fn load(&self, per_second: u32) -> Load {
         Load::start_poisoned(&self.scene.bootstrap, self.source(), per_second, 0.1)

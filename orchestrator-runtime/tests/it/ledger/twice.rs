@@ -16,13 +16,6 @@ with_every_strategy! {
 }
 
 const RECORDS: u64 = 1_500;
-/// Of a load: RELIABLE writes a statement a record, and three databases at once are to keep up in a debug build.
-fn per_second(strategy: Strategy) -> u32 {
-    match strategy {
-        Strategy::Reliable => 200,
-        _ => 600,
-    }
-}
 
 fn fault(index: u64) -> Option<&'static str> {
     match index {
@@ -35,7 +28,7 @@ fn fault(index: u64) -> Option<&'static str> {
 /// A second member comes, works beside the first, and is alone in the end.
 async fn taken_over(strategy: Strategy, kind: Kind) {
     let bed = Bed::new(strategy, kind, Mode::SkipAndLog).await;
-    let load = bed.load(per_second(strategy));
+    let load = bed.load(bed.pace());
     let first = bed.start("first");
     wait_until_all_work(&[&first], 100).await;
     let second = bed.start("second");
@@ -81,7 +74,7 @@ async fn replayed(strategy: Strategy, kind: Kind) {
 async fn a_zombie(strategy: Strategy, kind: Kind) {
     let bed = Bed::new(strategy, kind, Mode::SkipAndLog).await;
     let bed = bed.with("ORCH_KAFKA_PRODUCER_TRANSACTION_TIMEOUT_MS", "2000");
-    let load = bed.load(per_second(strategy));
+    let load = bed.load(bed.pace());
     let zombie = bed.start("zombie");
     wait_until_all_work(&[&zombie], 100).await;
     bed.scene.freeze_in_transaction(&[&zombie]).await;
