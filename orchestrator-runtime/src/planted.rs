@@ -6,6 +6,24 @@
 pub enum Bug {
     /// Offsets are not sent to the transaction.
     NoSendOffsets,
+    /// The consumer commits what it has read, whatever becomes of it.
+    CommittedByConsumer,
+    /// Group metadata is taken when offsets are sent, and nobody looks whose the partitions are by then.
+    MetadataTakenAtCommit,
+    /// When partitions are lost in the middle of a transaction, their outputs are committed all the same.
+    NoAbortOnLoss,
+    /// What was transformed before a partition was lost is committed once it is back.
+    KeptOverLoss,
+    /// A partition that comes is read from behind the record that holds it.
+    HeldSkipped,
+    /// The ledger hears of a commit before it is made.
+    SuccessBeforeCommit,
+    /// The ledger hears of a failure after it was passed.
+    FailureAfterCommit,
+    /// What the ledger is told late overwrites what is newer.
+    OlderRowOverwrites,
+    /// What a dead process left in the spill journal is thrown away.
+    SpillTruncated,
     /// The last offset is committed instead of the next.
     LastInsteadOfNext,
     /// An error of `send` is ignored.

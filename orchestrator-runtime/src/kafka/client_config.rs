@@ -9,6 +9,7 @@ use rdkafka::ClientConfig;
 use crate::config::properties::shown;
 use crate::config::{Config, Passthrough};
 use crate::identity::Identity;
+use crate::planted::{Bug, planted};
 
 /// Properties of the classic group protocol that KIP-848 moved to the broker; librdkafka refuses them there.
 pub(crate) const CLASSIC_ONLY: &[&str] = &[
@@ -78,6 +79,11 @@ pub(crate) fn consumer(config: &Config, identity: &Identity, worker: usize) -> C
             "group.instance.id",
             format!("{}-{worker}", identity.instance),
         );
+    }
+    if planted(Bug::CommittedByConsumer) {
+        client.set("enable.auto.commit", "true");
+        client.set("enable.auto.offset.store", "true");
+        client.set("auto.commit.interval.ms", "100");
     }
     client
 }

@@ -10,6 +10,7 @@ use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::{OnOffsetLost, StartFrom};
+use crate::planted::{Bug, planted};
 
 /// The two rules by which a start is found.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +42,7 @@ impl StartRules {
         };
         if committed >= low && (committed <= high || !refused) {
             return Start::At {
-                position: committed,
+                position: committed + i64::from(planted(Bug::HeldSkipped)),
                 remember: false,
             };
         }

@@ -6,6 +6,8 @@ use orchestrator_core::ports::{Fate, Unit, UnitSlice};
 use orchestrator_core::{FailureRecord, SourcePartition};
 use tokio::time::Instant;
 
+use crate::planted::{Bug, planted};
+
 /// What a unit, or a part of one, weighs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Size {
@@ -142,12 +144,15 @@ impl Pending {
         let failures: Vec<_> = failed(&mut self.fresh.unit)
             .filter_map(|(failed, recorded)| (!*recorded).then(|| failed.clone()))
             .collect();
-        let next = if failures.is_empty() {
+        let next = if failures.is_empty() || planted(Bug::FailureAfterCommit) {
             &mut self.ready
         } else {
             &mut self.recording
         };
         next.append(&mut self.fresh);
+        if planted(Bug::FailureAfterCommit) {
+            return Vec::new();
+        }
         failures
     }
 

@@ -12,6 +12,7 @@ use super::Worker;
 use super::pending::UnderWay;
 use super::settings::{Counts, WorkerObserver};
 use crate::kill_points::{KillPoint, kill_point};
+use crate::planted::{Bug, planted};
 
 /// The back-off of a lane whose offsets could not be committed or whose failures could not be recorded.
 const STOP_FOR: Backoff = Backoff {
@@ -57,6 +58,14 @@ where
             None if ready.is_empty() || too_soon => return,
             None => {
                 let size = ready.size();
+                if planted(Bug::SuccessBeforeCommit) {
+                    let ranges = ready.unit().slices.iter().map(range).collect();
+                    let tracker = self.tracker.clone();
+                    tokio::spawn(async move {
+                        let failures = Vec::new();
+                        tracker.committed(&Passed { ranges, failures }).await
+                    });
+                }
                 self.committer.submit(ready.take());
                 self.under_way = Some(UnderWay {
                     since: now,
@@ -186,11 +195,7 @@ where
             lane.committed(slice.next);
             self.observer.progressed(&slice.partition, slice.next);
         }
-        passed.ranges.push(OffsetRange {
-            partition: slice.partition,
-            from: slice.from,
-            next: slice.next,
-        });
+        passed.ranges.push(range(&slice));
         counts
     }
 
@@ -217,5 +222,13 @@ where
                 due: Some((Instant::now() + STOP_FOR.bound(in_a_row)).into_std()),
             });
         }
+    }
+}
+
+fn range(slice: &UnitSlice) -> OffsetRange {
+    OffsetRange {
+        partition: slice.partition.clone(),
+        from: slice.from,
+        next: slice.next,
     }
 }

@@ -36,7 +36,9 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
                     _ => (owned.epoch, owned.start),
                 })
             });
-            let fits = stands == Some((slice.epoch, slice.from)) || planted(Bug::GateLetsHolesPass);
+            let fits = stands == Some((slice.epoch, slice.from))
+                || planted(Bug::GateLetsHolesPass)
+                || planted(Bug::KeptOverLoss) && stands.is_some_and(|(_, at)| at == slice.from);
             if fits {
                 reached.insert(&slice.partition, (slice.epoch, slice.next));
                 open.push(index);

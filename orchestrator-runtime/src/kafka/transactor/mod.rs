@@ -271,9 +271,10 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
         // A revoked partition's part may only go on from within the callback; a lost one's not at all.
         let ours = |index: &usize| {
             let slice = &work.unit.slices[*index];
-            self.membership.owns(&slice.partition, slice.epoch)
+            self.membership.owns(&slice.partition, slice.epoch) || planted(Bug::KeptOverLoss)
         };
-        if !open.iter().all(ours) {
+        let goes_on = planted(Bug::NoAbortOnLoss) || planted(Bug::MetadataTakenAtCommit);
+        if !open.iter().all(ours) && !goes_on {
             let error = TxnError {
                 class: TxnClass::Membership,
                 message: "a partition was lost".to_owned(),
@@ -282,11 +283,18 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
         }
         let mut offsets = BTreeMap::new();
         for index in &*open {
+            if planted(Bug::NoAbortOnLoss) && !ours(index) {
+                continue;
+            }
             let slice = &work.unit.slices[*index];
             let next = slice.next - i64::from(planted(Bug::LastInsteadOfNext));
             offsets.insert(slice.partition.clone(), next);
         }
         let offsets: Vec<_> = offsets.into_iter().collect();
+        let taken_now = planted(Bug::MetadataTakenAtCommit)
+            .then(|| self.membership.enter(BTreeSet::new(), true).metadata)
+            .flatten();
+        let metadata = taken_now.as_deref().unwrap_or(metadata);
         if !planted(Bug::NoSendOffsets)
             && let Err(error) = self.repeat(begun, |p| p.send_offsets(&offsets, metadata))
             && !planted(Bug::CommitAfterFailedSendOffsets)

@@ -37,6 +37,8 @@ pub(super) use error::SpillError;
 use folder::{Folder, Lock, SegmentId};
 use segment::{MakeFile, Place, Segment, make_file};
 
+use crate::planted::{Bug, planted};
+
 /// What happened to a record, or to many.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
@@ -114,6 +116,9 @@ impl Journal {
         max_bytes: u64,
         make_file: MakeFile,
     ) -> Result<Self, SpillError> {
+        if planted(Bug::SpillTruncated) {
+            std::fs::remove_dir_all(dir).ok();
+        }
         let folder = Folder::open(dir, ledger)?;
         let (journal, lock) = folder.new_journal()?;
         let mut opened = Self {

@@ -19,7 +19,7 @@ const HELD: i32 = 0;
 const HELD_AT: i64 = 50;
 
 /// A hundred orders to the partition that will be held, one of them poison.
-async fn write_poison(scene: &Scene) -> Vec<Input> {
+pub(super) async fn write_poison(scene: &Scene) -> Vec<Input> {
     let orders = Orders::new(5).range(0..100).map(|order| {
         let poison = order.index == HELD_AT as u64;
         let record = order.into_record().partition(HELD);
@@ -33,7 +33,7 @@ async fn write_poison(scene: &Scene) -> Vec<Input> {
 }
 
 /// Waits until the partition is held by one of these, and by no other.
-async fn wait_until_held_by_one(processes: &[&Process]) {
+pub(super) async fn wait_until_held_by_one(processes: &[&Process]) {
     let expected = BTreeMap::from([(i64::from(HELD), (HELD_AT, "poison".to_owned()))]);
     let what = format!("one of {processes:?} holds {expected:?}");
     wait::until(&what, LIMIT, async || {

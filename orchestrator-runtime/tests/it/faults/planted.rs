@@ -5,10 +5,14 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use orchestrator_testkit::orders::Orders;
-use orchestrator_testkit::process::{Process, Signal};
+use orchestrator_testkit::process::{Process, Program, Signal};
+use orchestrator_testkit::reader::Isolation;
 use orchestrator_testkit::wait;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{Connection, Executor};
 
-use super::exact::{Fate, Input};
+use super::exact::{Fate, Input, check};
+use super::held::{wait_until_held_by_one, write_poison};
 use super::scene::{LIMIT, Scene, shared};
 
 /// Not the name of a bug.
@@ -19,11 +23,14 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The program under its one name, with that bug.
 pub(super) fn start(scene: &Scene, bug: &str) -> Process {
-    let program = scene.program_built_with(&["orchestrator-runtime/test-faults"]);
-    let program = program
+    program(scene, bug).start().unwrap()
+}
+
+fn program(scene: &Scene, bug: &str) -> Program {
+    scene
+        .program_built_with(&["orchestrator-runtime/test-faults"])
         .env("ORCH_INSTANCE_ID", "solo")
-        .env("ORCHESTRATOR_PLANTED_BUG", bug);
-    program.start().unwrap()
+        .env("ORCHESTRATOR_PLANTED_BUG", bug)
 }
 
 async fn write(scene: &Scene, first: u64) -> Vec<Input> {
@@ -123,4 +130,102 @@ async fn a_producer_that_is_kept_after_a_refusal_is_found() {
     judged_after_a_refusal(NONE).await.unwrap();
     let found = judged_after_a_refusal("ProducerKept").await.unwrap_err();
     assert!(found.contains("missing"), "{found}");
+}
+
+/// That the same without the bug is exact is what the tests of kills show.
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_that_the_consumer_commits_are_found() {
+    // After its first commit the pipeline has none for a minute: what progress there is is the consumer's.
+    let scene = Scene::new(shared(), 1, 2).await;
+    let load = scene.load(500);
+    let app = program(&scene, "CommittedByConsumer").env("ORCH_COMMIT_INTERVAL_MS", "60000");
+    let app = app.start().unwrap();
+    scene.wait_for_progress(500).await;
+    app.kill().await.unwrap();
+    let inputs = load.stop().await;
+    let app = start(&scene, NONE);
+    scene.wait_until_passed(&inputs).await;
+    end(&app).await;
+    let found = scene.judge(&inputs).await.unwrap_err();
+    assert!(found.contains("missing"), "{found}");
+}
+
+/// That the same without the bug is exact is what the tests of held partitions show.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_record_that_is_skipped_is_found() {
+    let scene = Scene::new(shared(), 1, 1)
+        .await
+        .with("ORCH_ATOMIC_ON_POISON", "BLOCK")
+        .with("ORCH_HTTP_ADDR", "127.0.0.1:0");
+    let inputs = write_poison(&scene).await;
+    let app = start(&scene, NONE);
+    wait_until_held_by_one(&[&app]).await;
+    end(&app).await;
+    let app = start(&scene, "HeldSkipped");
+    scene.wait_until_passed(&inputs).await;
+    end(&app).await;
+    let found = scene.judge(&inputs).await.unwrap_err();
+    assert!(found.contains("missing"), "{found}");
+}
+
+/// Failures wait in the journal of a process that is dead when the database is there again: how many of them get no row.
+async fn rows_missing_after_a_kill(bug: &str) -> usize {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger.db");
+    let scene = Scene::new(shared(), 1, 2)
+        .await
+        .with("ORCH_FAILURE_MODE", "SKIP_AND_LOG")
+        .with("ORCH_DB_STRATEGY", "LIGHTWEIGHT")
+        .with("ORCH_DB_URL", format!("sqlite://{}", ledger.display()))
+        .with(
+            "ORCH_SPILL_DIR",
+            folder.path().join("spill").display().to_string(),
+        );
+    let load = scene.load(1_000);
+    // It makes the table.
+    let app = start(&scene, NONE);
+    scene.wait_for_progress(500).await;
+    end(&app).await;
+    let options = SqliteConnectOptions::new().filename(&ledger);
+    let mut rival = SqliteConnection::connect_with(&options).await.unwrap();
+    rival.execute("BEGIN IMMEDIATE").await.unwrap();
+    let app = start(&scene, NONE);
+    scene.wait_for_progress(3_000).await;
+    app.kill().await.unwrap();
+    rival.execute("ROLLBACK").await.unwrap();
+    let app = start(&scene, bug);
+    let inputs = load.stop().await;
+    scene.finish(&inputs, &[&app]).await;
+    let failed = inputs.iter().filter(|input| input.fate == Fate::DeadLetter);
+    let rows = "SELECT count(*) FROM event_failures WHERE status = 'FAILED'";
+    let rows: i64 = sqlx::query_scalar(rows)
+        .fetch_one(&mut rival)
+        .await
+        .unwrap();
+    failed.count() - usize::try_from(rows).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_is_thrown_away_is_found() {
+    assert_eq!(rows_missing_after_a_kill(NONE).await, 0);
+    assert!(rows_missing_after_a_kill("SpillTruncated").await > 0);
+}
+
+/// A bug of the judgement itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_what_was_aborted_is_found() {
+    let scene = Scene::new(shared(), 1, 2).await.writing_at_once();
+    let load = scene.load(1_000);
+    let app = start(&scene, NONE);
+    scene.wait_for_progress(200).await;
+    scene.freeze_in_transaction(&[&app]).await;
+    app.kill().await.unwrap();
+    let app = start(&scene, NONE);
+    scene.wait_for_progress(200).await;
+    let inputs = load.stop().await;
+    scene.finish(&inputs, &[&app]).await;
+    let (_, letters) = scene.visible().await;
+    let all = scene.read(&scene.target, Isolation::Uncommitted).await;
+    let found = check(&inputs, &all, &letters).unwrap_err();
+    assert!(found.contains("doubled"), "{found}");
 }

@@ -189,8 +189,9 @@ async fn commits_that_come_late_hit_nothing() {
 mod planted {
     use super::*;
 
-    /// Far more than it took when this was written.
     const LATE: u64 = 50;
+    /// Chance decides whether a late commit meets the next transaction: 50 were enough each time but one.
+    const ROUNDS: u32 = 5;
 
     async fn doubles_in_the_dark(dark: (Api, Fault), then: Then, bug: &str) {
         let found = judged_in_the_dark(dark, then, bug).await.unwrap_err();
@@ -211,7 +212,12 @@ mod planted {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_late_commit_that_hits_a_producer_that_was_kept_is_found() {
-        let found = judged_with_late_commits("ProducerKeptAfterCut", LATE).await;
-        println!("found: {}", found.unwrap_err());
+        for _ in 0..ROUNDS {
+            if let Err(found) = judged_with_late_commits("ProducerKeptAfterCut", LATE).await {
+                println!("found: {found}");
+                return;
+            }
+        }
+        panic!("no late commit was found to do harm");
     }
 }

@@ -40,6 +40,9 @@ impl Bed {
             .await
             .with("ORCH_DB_STRATEGY", strategy.word())
             .with("ORCH_HTTP_ADDR", "127.0.0.1:0")
+            // A database is not away because a machine is busy.
+            .with("ORCH_DB_TIMEOUT_MS", "5000")
+            .with("ORCH_DB_BATCH_BUDGET_MS", "5000")
             .with("ORCH_RETRY_BACKOFF_MS", "20")
             .with("ORCH_RETRY_BACKOFF_MAX_MS", "100");
         let scene = match strategy {

@@ -103,6 +103,15 @@ impl Broker {
     pub(crate) fn commit_open(&mut self) {
         if let Some(transaction) = self.open.take() {
             self.note(format!("commit {:?}", transaction.offsets));
+            let unrecorded = transaction
+                .outputs
+                .iter()
+                .find(|(partition, offset, index)| {
+                    *index == -1 && !self.recorded.contains(&(partition.clone(), *offset))
+                });
+            if let Some(unrecorded) = unrecorded {
+                self.wrong = Some(format!("passed before the ledger knew: {unrecorded:?}"));
+            }
             self.visible.extend(transaction.outputs);
             self.committed.extend(transaction.offsets);
         }
@@ -163,13 +172,6 @@ impl Broker {
         for (partition, offsets) in &self.source {
             let committed = self.committed[partition];
             let expected: Vec<i64> = offsets.iter().copied().filter(|o| *o < committed).collect();
-            let unrecorded = self
-                .visible
-                .iter()
-                .find(|(p, o, index)| *index == -1 && !self.recorded.contains(&(p.clone(), *o)));
-            if let Some(unrecorded) = unrecorded {
-                return Err(format!("passed before the ledger knew: {unrecorded:?}"));
-            }
             let seen: Vec<i64> = self
                 .visible
                 .iter()

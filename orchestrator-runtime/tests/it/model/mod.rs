@@ -76,8 +76,17 @@ impl FailureTracker for Ledger {
             Ok(())
         })
     }
-    fn committed<'a>(&'a self, _: &'a Passed) -> BoxFuture<'a, Result<(), TrackerError>> {
-        Box::pin(std::future::ready(Ok(())))
+
+    fn committed<'a>(&'a self, passed: &'a Passed) -> BoxFuture<'a, Result<(), TrackerError>> {
+        Box::pin(async {
+            let mut broker = lock(&self.broker);
+            let early = passed.ranges.iter();
+            let early = early.filter(|range| broker.committed[&range.partition] < range.next);
+            if let Some(range) = early.collect::<Vec<_>>().first() {
+                broker.wrong = Some(format!("told of a commit that was not made: {range:?}"));
+            }
+            Ok(())
+        })
     }
 }
 
@@ -329,6 +338,11 @@ mod planted {
             Bug::CommitAfterFailedSendOffsets,
             Bug::ProducerKept,
             Bug::RewindFromMemory,
+            Bug::MetadataTakenAtCommit,
+            Bug::NoAbortOnLoss,
+            Bug::KeptOverLoss,
+            Bug::SuccessBeforeCommit,
+            Bug::FailureAfterCommit,
         ]
         .into_iter()
         .filter(|bug| !is_caught(*bug))

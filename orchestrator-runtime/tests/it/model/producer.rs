@@ -65,6 +65,8 @@ impl ModelProducer {
             broker.take_away(&gone);
             self.group.lose(&gone);
             self.group.refresh(Some(broker.generation));
+            // Whoever has them now does not wait for our transaction, unless it has their offsets.
+            broker.peer_works();
             let mut mailbox = self.mailbox.lock().unwrap();
             mailbox.extend(
                 gone.into_iter()
@@ -93,6 +95,7 @@ impl TransactionalProducer for ModelProducer {
 
     fn begin(&mut self) -> Result<(), TxnError> {
         self.fenced()?;
+        self.maybe_lose();
         let mut broker = lock(&self.broker);
         assert!(broker.open.is_none(), "begin with an open transaction");
         broker.open = Some(Transaction::default());
@@ -154,6 +157,10 @@ impl TransactionalProducer for ModelProducer {
         metadata: &u32,
     ) -> Result<(), TxnError> {
         self.fenced()?;
+        if offsets.is_empty() {
+            // librdkafka does not ask the broker then.
+            return Ok(());
+        }
         let mut broker = lock(&self.broker);
         if *metadata != broker.generation {
             broker.note("illegal generation".to_owned());

@@ -10,6 +10,7 @@ use sqlx::Sqlite;
 use sqlx::query_builder::{QueryBuilder, Separated};
 
 use super::super::TableName;
+use crate::planted::{Bug, planted};
 
 /// The statements of one call.
 pub(super) struct Statements<'a> {
@@ -41,6 +42,10 @@ impl Statements<'_> {
             THEN excluded.passed_at ELSE coalesce(excluded.passed_at, passed_at) END, \
             resolved_at = NULL, fence = excluded.fence, updated_at = excluded.updated_at \
             WHERE excluded.fence > fence OR (excluded.fence = fence AND status <> 'SUCCESS')";
+        let on_conflict = match on_conflict.split_once(" WHERE ") {
+            Some((always, _)) if planted(Bug::OlderRowOverwrites) => always,
+            _ => on_conflict,
+        };
         self.insert(LedgerStatus::Failed, rows, on_conflict)
     }
 

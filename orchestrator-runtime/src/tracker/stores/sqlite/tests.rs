@@ -12,6 +12,26 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 conformance!(Files);
 
+#[cfg(feature = "test-faults")]
+mod planted {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::super::super::conformance::fences::an_older_fence_never_overwrites;
+    use super::Files;
+    use crate::planted::{Bug, plant};
+
+    #[test]
+    fn an_older_row_that_overwrites_is_found() {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_all().build().unwrap();
+        plant(Some(Bug::OlderRowOverwrites));
+        let test = an_older_fence_never_overwrites::<Files>();
+        let found = catch_unwind(AssertUnwindSafe(|| runtime.block_on(test)));
+        plant(None);
+        assert!(found.is_err());
+    }
+}
+
 /// A folder with a database file.
 struct Files(TempDir);
 

@@ -36,7 +36,7 @@ async fn shared_while_it_is_away() {
     let server = server(PostgresOptions::new());
     let pipelines = pipelines(&server, &FOUR).await;
     let during = async |pipeline: Pipeline| {
-        pipeline.bed.scene.wait_for_progress(800).await;
+        pipeline.bed.scene.wait_for_progress(500).await;
         let second = pipeline.bed.start("second");
         wait_until_all_work(&[&pipeline.app, &second], 200).await;
         (pipeline, second)
@@ -73,7 +73,7 @@ async fn inherited_while_it_is_away() {
     let pipelines = pipelines(&server, &which).await;
     let during = async |pipeline: Pipeline| {
         let Pipeline { bed, app, load, .. } = pipeline;
-        bed.scene.wait_for_progress(800).await;
+        bed.scene.wait_for_progress(500).await;
         let heir = bed.start("heir");
         wait_until_all_work(&[&app, &heir], 200).await;
         app.kill().await.unwrap();

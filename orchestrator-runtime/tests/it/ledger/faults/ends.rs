@@ -38,7 +38,7 @@ async fn drained_while_it_is_away() {
     let server = server(PostgresOptions::new());
     let pipelines = pipelines(&server, &FOUR).await;
     let during = async |pipeline: Pipeline| {
-        pipeline.bed.scene.wait_for_progress(800).await;
+        pipeline.bed.scene.wait_for_progress(500).await;
         drain(&pipeline.app).await;
         let middle = pipeline.bed.committed().await;
         (pipeline, middle)

@@ -97,17 +97,19 @@ async fn survives(
         pipeline.fault_begins().await;
     }
     let (watching, over) = tokio::sync::watch::channel(false);
-    let watchers = join_all(
-        pipelines
-            .iter_mut()
-            .map(|pipeline| pipeline.watch(over.clone())),
-    );
-    let fault = async {
-        fault(&databases).await;
-        watching.send(true).unwrap();
-    };
-    tokio::join!(watchers, fault);
-    let ends = pipelines.into_iter().map(|pipeline| pipeline.finish(bite));
+    // Each in a task of its own: a fault may block.
+    let watched = pipelines.into_iter().map(|mut pipeline| {
+        let over = over.clone();
+        tokio::spawn(async move {
+            pipeline.watch(over).await;
+            pipeline
+        })
+    });
+    let watched: Vec<_> = watched.collect();
+    fault(&databases).await;
+    watching.send(true).unwrap();
+    let pipelines = join_all(watched).await.into_iter().map(Result::unwrap);
+    let ends = pipelines.map(|pipeline| pipeline.finish(bite));
     let findings: Vec<String> = join_all(ends).await.into_iter().flatten().collect();
     assert!(findings.is_empty(), "{}", findings.join("\n"));
 }

@@ -21,8 +21,8 @@ use crate::faults::served::{get, wait_until_all_work};
 /// What six pipelines at once can do on a machine that is busy. RELIABLE takes a statement for each record.
 fn pace(strategy: Strategy) -> u32 {
     match strategy {
-        Strategy::Reliable => 60,
-        _ => 250,
+        Strategy::Reliable => 40,
+        _ => 120,
     }
 }
 
