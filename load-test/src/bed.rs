@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use orchestrator_testkit::admin::{Admin, fresh};
+use orchestrator_testkit::audit::{Ledger, Offsets};
 use orchestrator_testkit::process::{Process, Program, Signal, workspace_binary};
 use orchestrator_testkit::reader::Isolation;
 
-use crate::audit::{LedgerScope, Rows, Scope, Starts};
 use crate::broker::{Broker, BrokerArgs};
+use crate::order_audit::{LedgerScope, Scope, WantedRows};
 use crate::{Property, topics};
 
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -102,15 +103,16 @@ impl Bed {
             topics::create(&broker.servers, topic, args.partitions)?;
         }
         let ledger = if args.attach {
-            args.ledger_url.as_ref().map(|url| LedgerScope {
-                url: url.clone(),
-                table: "event_failures".to_owned(),
-                rows: Rows::Failures,
+            let url = args.ledger_url.as_ref();
+            let ledger = url.map(|url| Ledger::new(url, "event_failures"));
+            ledger.transpose()?.map(|ledger| LedgerScope {
+                ledger,
+                rows: WantedRows::Failures,
             })
         } else {
-            ledger_of(&env)
+            ledger_of(&env)?
         };
-        let starts = |topic: String| -> Result<(String, Starts)> {
+        let starts = |topic: String| -> Result<(String, Offsets)> {
             let ends = ends(&broker.servers, &topic)?;
             Ok((topic, ends))
         };
@@ -243,18 +245,17 @@ fn environment(
         .collect()
 }
 
-fn ledger_of(env: &BTreeMap<String, String>) -> Option<LedgerScope> {
+fn ledger_of(env: &BTreeMap<String, String>) -> Result<Option<LedgerScope>> {
     let rows = match env.get("ORCH_DB_STRATEGY").map(String::as_str) {
-        Some("NONE") => return None,
-        Some("OUTBOX" | "RELIABLE") => Rows::All,
-        _ => Rows::Failures,
+        Some("NONE") => return Ok(None),
+        Some("OUTBOX" | "RELIABLE") => WantedRows::All,
+        _ => WantedRows::Failures,
     };
     let table = env.get("ORCH_ERROR_TABLE");
-    Some(LedgerScope {
-        url: env.get("ORCH_DB_URL")?.clone(),
-        table: table.map_or("event_failures", String::as_str).to_owned(),
-        rows,
-    })
+    let table = table.map_or("event_failures", String::as_str);
+    let ledger = env.get("ORCH_DB_URL").map(|url| Ledger::new(url, table));
+    let ledger = ledger.transpose()?;
+    Ok(ledger.map(|ledger| LedgerScope { ledger, rows }))
 }
 
 fn program(args: &BedArgs, scope: &Scope) -> Result<Program> {
@@ -275,7 +276,7 @@ fn program(args: &BedArgs, scope: &Scope) -> Result<Program> {
 }
 
 /// The offsets at which what comes next will be.
-fn ends(servers: &str, topic: &str) -> Result<Starts> {
+fn ends(servers: &str, topic: &str) -> Result<Offsets> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -284,7 +285,7 @@ fn ends(servers: &str, topic: &str) -> Result<Starts> {
     loop {
         // A leader that is named need not know it yet.
         match runtime.block_on(admin.end_offsets(topic, Isolation::Uncommitted)) {
-            Ok(ends) => return Ok(ends.into_iter().collect()),
+            Ok(ends) => return Ok(ends),
             Err(error) if asked.elapsed() > READY_LIMIT => return Err(error.into()),
             Err(_) => std::thread::sleep(LOOK),
         }

@@ -12,6 +12,7 @@ mod fill;
 mod floor;
 mod latency;
 mod ledger;
+mod order_audit;
 mod report;
 mod soak;
 mod sweep;
@@ -29,6 +30,8 @@ use clap::Parser;
 enum Command {
     /// Orders through a program, and an audit: every one exactly one of output, dead letter and ledger row
     Soak(soak::SoakArgs),
+    /// Whether every record of a source is accounted for in the topics of any program, once or for as long as it runs
+    Audit(audit::AuditArgs),
     /// Orders at a fixed rate, each measured from the moment it was to be sent
     Latency(latency::LatencyArgs),
     /// Run the hand-written exactly-once loop until it has processed a number of records
@@ -46,6 +49,7 @@ enum Command {
 fn main() -> anyhow::Result<ExitCode> {
     match Command::parse() {
         Command::Soak(args) => return soak::run(&args),
+        Command::Audit(args) => return Ok(audit::run(&args)),
         Command::Latency(args) => return latency::run(&args),
         Command::Floor(args) => floor::run(&args),
         Command::Fill(args) => fill::run(&args),

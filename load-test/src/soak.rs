@@ -12,9 +12,9 @@ use orchestrator_testkit::orders::Orders;
 use orchestrator_testkit::workspace;
 
 use crate::Property;
-use crate::audit::{self, Verdict};
 use crate::bed::{Bed, BedArgs};
 use crate::drive::{self, Run};
+use crate::order_audit::{self, Verdict};
 use crate::report::{self, Story};
 use crate::traffic::{self, Plan, ms};
 
@@ -95,7 +95,7 @@ pub(crate) fn run(args: &SoakArgs) -> Result<ExitCode> {
         None
     });
     println!("auditing ..");
-    let verdict = audit::audit(&bed.scope)?;
+    let verdict = order_audit::audit(&bed.scope)?;
     let story = Story {
         command: "soak",
         settings: settings(args, &bed),
@@ -163,12 +163,7 @@ fn tell(story: &Story<'_>, verdict: &Verdict, run: &Run) {
         println!("WRONG: {complaint}");
     }
     for finding in &verdict.findings {
-        println!(
-            "WRONG: {}: {} (for example {})",
-            finding.what,
-            finding.count,
-            finding.examples.join(", ")
-        );
+        println!("WRONG: {finding}");
     }
     if story.is_well() {
         println!("every order is accounted for, exactly once and in order");

@@ -6,12 +6,14 @@
 //! - [`kafka`]: a real broker, from whatever is at hand.
 //! - [`postgres`], [`mariadb`]: real database servers; what both can do is in [`database`].
 //! - [`admin`], [`writer`], [`reader`]: topics, what goes in, what comes out.
+//! - [`audit`]: whether every record of a source is accounted for, on any pair of topics.
 //! - [`orders`]: the example app's input from a seed, and what has to come out.
 //! - [`process`]: a program under test, signalled and never left behind.
 //! - [`proxy`]: cuts, holds and loses chosen requests between a client and its broker.
 //! - [`wait`]: for a condition, instead of sleeping.
 
 pub mod admin;
+pub mod audit;
 mod command;
 pub mod database;
 pub mod kafka;

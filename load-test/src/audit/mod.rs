@@ -1,113 +1,215 @@
-//! Whether what came out is what had to, whatever happened in between: every order is exactly one of output and failure,
-//! its failure where the set-up says (dead letter, ledger row), in order per partition, to the byte, and nothing else is
-//! there. Called by `soak`. It knows the input from the source topic itself and the outputs from the test kit's oracle,
-//! and must share nothing with the runtime, not even what was seen while it ran.
+//! `load-test audit`: whether every record of a source is accounted for in the topics of a program, any program, once or
+//! for as long as it runs. Reads the command line, and says what the test kit's auditor found; it judges nothing.
+//! Exits with 1 if anything is wrong, with 2 if the audit cannot be made as it was asked for.
 
-mod book;
-mod findings;
-mod ledger;
-mod read;
+mod endpoint;
+mod follow;
 
-use anyhow::Result;
-use orchestrator_testkit::admin::Admin;
-use orchestrator_testkit::reader::Isolation;
-use serde::Serialize;
+use std::process::ExitCode;
+use std::time::Duration;
 
-use book::{Book, Wanted};
-pub(crate) use findings::{Finding, Findings};
-pub(crate) use ledger::{LedgerScope, Rows};
+use clap::Args;
+use orchestrator_testkit::audit::{
+    AuditError, Auditor, Client, Identity, Kind, Ledger, Outputs, Scope, Start, Verdict,
+    compare_metrics,
+};
 
-/// A partition and where it begins.
-pub(crate) type Starts = Vec<(i32, i64)>;
+use crate::Property;
 
-/// What is audited.
-#[derive(Clone, Debug)]
-pub(crate) struct Scope {
-    pub(crate) servers: String,
-    pub(crate) group: String,
-    /// The topic, and where in it the orders begin.
-    pub(crate) source: (String, Starts),
-    pub(crate) target: (String, Starts),
-    /// Where failures must be, if there.
-    pub(crate) dead_letters: Option<(String, Starts)>,
-    pub(crate) ledger: Option<LedgerScope>,
-    /// How many orders were sent.
-    pub(crate) num_records: u64,
-    /// Whether outputs are what the example app makes of orders.
-    pub(crate) check_content: bool,
+/// What is audited, and how.
+#[derive(Args)]
+pub(crate) struct AuditArgs {
+    /// Brokers to connect to, host:port[,host:port..]
+    #[arg(long, env = "ORCH_BOOTSTRAP_SERVERS")]
+    bootstrap_servers: String,
+    /// The program's consumer group
+    #[arg(long, env = "ORCH_GROUP_ID")]
+    group_id: String,
+    /// Topics that the program reads (repeatable, or with commas)
+    #[arg(
+        long,
+        env = "ORCH_SOURCE_TOPICS",
+        required = true,
+        value_delimiter = ','
+    )]
+    source_topic: Vec<String>,
+    /// Topics that the program writes, without dead letters (repeatable, or with commas)
+    #[arg(
+        long,
+        env = "ORCH_TARGET_TOPIC",
+        required = true,
+        value_delimiter = ','
+    )]
+    target_topic: Vec<String>,
+    /// Where its dead letters go; {topic} stands for each source topic (repeatable, or with commas). Failures must be
+    /// there then
+    #[arg(long, env = "ORCH_DLQ_TOPIC", value_delimiter = ',')]
+    dlq_topic: Vec<String>,
+    /// The URL of its failure ledger, as in ORCH_DB_URL, if it has one; never shown
+    #[arg(long, env = "ORCH_DB_URL", hide_env_values = true)]
+    ledger_url: Option<String>,
+    /// The ledger's table, as in ORCH_ERROR_TABLE
+    #[arg(long, env = "ORCH_ERROR_TABLE", default_value = "event_failures")]
+    ledger_table: String,
+    /// By what a record is known, in the source and in its outputs, unique to each source record: key, value,
+    /// header:NAME, json:/pointer (RFC 6901), prefix:SEP (the value up to the first SEP), or dedup-key (needs
+    /// ORCH_OUTPUT_DEDUP_HEADER=true and nothing of the source). Orders of this harness: json:/order_id
+    #[arg(long)]
+    id: Identity,
+    /// By what it is known in its outputs, if that is elsewhere
+    #[arg(long)]
+    output_id: Option<Identity>,
+    /// How many outputs a record has: a number, or the least and the most, as in 0..3; 0 is for records that are
+    /// filtered
+    #[arg(long, default_value = "1")]
+    outputs: Outputs,
+    /// A record may also have none
+    #[arg(long)]
+    may_filter: bool,
+    /// Where the audit begins: beginning (nothing may have been deleted), committed (with the group's offsets as they
+    /// are now), or source offsets, as in orders:0:1200,orders:1:980
+    #[arg(long, default_value = "beginning")]
+    from: Start,
+    /// A librdkafka setting, key=value, for TLS and SASL say (repeatable); never shown
+    #[arg(short = 'X', long = "property")]
+    property: Vec<Property>,
+    /// How long the cluster may take for anything: an answer, the end of a transaction, a row of a ledger that lags
+    #[arg(long, default_value_t = 90)]
+    patience_seconds: u64,
+    /// Compare the counters of the program, http://host:port/metrics, with what is there (repeatable: one for each
+    /// process). Only makes sense where these processes have done all that is audited, were never restarted, and are
+    /// idle now
+    #[arg(long, conflicts_with = "follow")]
+    metrics_url: Vec<String>,
+    /// Go on until SIGINT or SIGTERM, pass after pass
+    #[arg(long)]
+    follow: bool,
+    /// Seconds from one line of --follow to the next
+    #[arg(long, default_value_t = 10, requires = "follow")]
+    interval_seconds: u64,
+    /// Serve /metrics of --follow here, host:port: orch_audit_violations_total and what was counted
+    #[arg(long, requires = "follow")]
+    http_addr: Option<String>,
+    /// Settled records that --follow remembers, about 100 bytes each: a copy that comes after so many others is told
+    /// as of a record that nobody sent
+    #[arg(long, default_value_t = 1_000_000, requires = "follow")]
+    remember: usize,
 }
 
-/// What was found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Verdict {
-    pub(crate) orders: u64,
-    pub(crate) outputs: u64,
-    pub(crate) dead_letters: u64,
-    pub(crate) ledger_rows: u64,
-    /// Of them, those of orders that came out.
-    pub(crate) rows_of_successes: u64,
-    pub(crate) findings: Vec<Finding>,
-}
-
-impl Verdict {
-    pub(crate) fn is_clean(&self) -> bool {
-        self.findings.is_empty()
+/// What was given may hold secrets.
+impl std::fmt::Debug for AuditArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuditArgs").finish_non_exhaustive()
     }
 }
 
-/// Reads everything again, and says what is wrong.
-pub(crate) fn audit(scope: &Scope) -> Result<Verdict> {
-    let mut book = Book::new(scope.num_records, scope.check_content);
-    let (source, starts) = &scope.source;
-    read::all(&scope.servers, source, starts, |seen| book.sent(&seen))?;
-    let (target, starts) = &scope.target;
-    read::all(&scope.servers, target, starts, |seen| book.output(&seen))?;
-    if let Some((topic, starts)) = &scope.dead_letters {
-        read::all(&scope.servers, topic, starts, |seen| {
-            book.dead_letter(&seen);
-        })?;
-    }
-    if let Some(ledger) = &scope.ledger {
-        ledger::rows(ledger, &scope.group, source, |partition, offset, row| {
-            book.row(partition, offset, &row);
-        })?;
-    }
-    let mut verdict = book.close(&Wanted::of(scope));
-    positions(scope, &mut verdict)?;
-    Ok(verdict)
-}
-
-/// The group has passed every order, and no transaction is open.
-fn positions(scope: &Scope, verdict: &mut Verdict) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let admin = Admin::new(&scope.servers)?;
-    let mut findings = Findings::default();
-    runtime.block_on(async {
-        let (source, _) = &scope.source;
-        let ends = admin.end_offsets(source, Isolation::Committed).await?;
-        let committed = admin.committed(&scope.group, source).await?;
-        for (partition, end) in ends {
-            let at = committed.get(&partition).copied();
-            if at != Some(end) && !(at.is_none() && end == 0) {
-                let text = format!("{source}-{partition}: committed {at:?}, the end is {end}");
-                findings.add("the committed offset is not the end of the source", || text);
-            }
+pub(crate) fn run(args: &AuditArgs) -> ExitCode {
+    let verdict = scope(args).and_then(|scope| {
+        if args.follow {
+            follow::follow(args, scope)
+        } else {
+            once(args, scope)
         }
-        let letters = scope.dead_letters.as_ref().map(|(topic, _)| topic);
-        for topic in [Some(&scope.target.0), letters].into_iter().flatten() {
-            let stable = admin.end_offsets(topic, Isolation::Committed).await?;
-            let all = admin.end_offsets(topic, Isolation::Uncommitted).await?;
-            for (partition, end) in all {
-                if stable.get(&partition) != Some(&end) {
-                    let text = format!("{topic}-{partition}");
-                    findings.add("a transaction is left open", || text);
-                }
-            }
+    });
+    match verdict {
+        Ok(verdict) => tell(&verdict),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(if error.is_usage() { 2 } else { 1 })
         }
-        anyhow::Ok(())
-    })?;
-    verdict.findings.extend(findings.into_vec());
-    Ok(())
+    }
+}
+
+fn scope(args: &AuditArgs) -> Result<Scope, AuditError> {
+    let client =
+        Client::new(&args.bootstrap_servers).patience(Duration::from_secs(args.patience_seconds));
+    let client = args.property.iter().fold(client, |client, set| {
+        client.property(set.key.clone(), set.value.clone())
+    });
+    let outputs = if args.may_filter {
+        args.outputs.or_none()
+    } else {
+        args.outputs
+    };
+    let url = args.ledger_url.as_ref().filter(|url| !url.is_empty());
+    let ledger = url.map(|url| Ledger::new(url, &args.ledger_table));
+    Ok(Scope {
+        client,
+        group: args.group_id.clone(),
+        sources: args.source_topic.clone(),
+        targets: args.target_topic.clone(),
+        dead_letters: dead_letters(&args.dlq_topic, &args.source_topic),
+        ledger: ledger.transpose()?,
+        source_id: args.id.clone(),
+        output_id: args.output_id.clone().unwrap_or_else(|| args.id.clone()),
+        outputs,
+        start: args.from.clone(),
+        // One pass settles everything at its end.
+        remembered: if args.follow { args.remember } else { 0 },
+    })
+}
+
+/// Each once, though several sources may share one.
+fn dead_letters(templates: &[String], sources: &[String]) -> Vec<String> {
+    let of_template = |template: &String| {
+        let topic = |source: &String| template.replace("{topic}", source);
+        sources.iter().map(topic).collect::<Vec<_>>()
+    };
+    let named = templates.iter().filter(|template| !template.is_empty());
+    let mut topics: Vec<String> = named.flat_map(of_template).collect();
+    topics.sort();
+    topics.dedup();
+    topics
+}
+
+fn once(args: &AuditArgs, scope: Scope) -> Result<Verdict, AuditError> {
+    println!("auditing {} ..", args.group_id);
+    let client = scope.client.clone();
+    let mut auditor = Auditor::new(scope)?;
+    let pass = auditor.last_pass()?;
+    if !args.metrics_url.is_empty() {
+        let differences = if pass.lag == 0 {
+            let counts = auditor.counts();
+            compare_metrics(&client, &args.metrics_url, &args.group_id, &counts)?
+        } else {
+            vec![format!("not compared: {} offsets behind", pass.lag)]
+        };
+        for difference in differences {
+            auditor.add(Kind::Metrics, || difference);
+        }
+    }
+    if pass.lag > 0 {
+        println!(
+            "the group is {} offsets behind the end of its sources",
+            pass.lag
+        );
+    }
+    Ok(auditor.verdict())
+}
+
+fn tell(verdict: &Verdict) -> ExitCode {
+    println!("{}", verdict.counts);
+    for finding in &verdict.findings {
+        println!("WRONG: {finding}");
+    }
+    if !verdict.is_clean() {
+        return ExitCode::FAILURE;
+    }
+    println!("every record that was passed is accounted for, exactly once and in order");
+    ExitCode::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::dead_letters;
+
+    #[test]
+    fn a_template_names_a_queue_for_each_source() {
+        let all = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let sources = all(&["a", "b"]);
+        let own = dead_letters(&all(&["{topic}.dlq"]), &sources);
+        assert_eq!(own, ["a.dlq", "b.dlq"]);
+        assert_eq!(dead_letters(&all(&["dlq"]), &sources), ["dlq"]);
+        assert_eq!(dead_letters(&all(&[""]), &sources), [""; 0]);
+    }
 }

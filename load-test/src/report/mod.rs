@@ -18,8 +18,8 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 pub(crate) use charts::bars;
 pub(crate) use html::grouped;
 
-use crate::audit::Verdict;
 use crate::drive::Run;
+use crate::order_audit::Verdict;
 use crate::traffic::Second;
 
 /// A run, as its reports tell it.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use hdrhistogram::Histogram;
+use orchestrator_testkit::audit::Offsets;
 use orchestrator_testkit::orders::Orders;
 use rdkafka::Offset;
 use rdkafka::TopicPartitionList;
@@ -186,7 +187,7 @@ fn taken(histogram: &Mutex<Latencies>) -> Latencies {
 }
 
 /// Every partition of a topic from this offset on.
-pub(crate) fn from(topic: &str, starts: &[(i32, i64)]) -> Result<TopicPartitionList> {
+pub(crate) fn from(topic: &str, starts: &Offsets) -> Result<TopicPartitionList> {
     let mut list = TopicPartitionList::new();
     for (partition, offset) in starts {
         list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;

@@ -4,26 +4,16 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use orchestrator_testkit::audit::{Findings, Row, Seen};
 use orchestrator_testkit::orders::{Order, expected_output};
 
-use super::ledger;
-use super::{Findings, Rows, Scope, Verdict};
-
-/// A record of any of the topics.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Seen<'a> {
-    pub(super) topic: &'a str,
-    pub(super) partition: i32,
-    pub(super) offset: i64,
-    pub(super) key: Option<&'a [u8]>,
-    pub(super) value: Option<&'a [u8]>,
-}
+use super::{Scope, Verdict, WantedRows};
 
 /// Where failures must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) dead_letters: bool,
-    pub(super) rows: Option<Rows>,
+    pub(super) rows: Option<WantedRows>,
 }
 
 impl Wanted {
@@ -82,12 +72,13 @@ impl Book {
         else {
             self.findings.add(
                 "a record in the source that is no order of this run",
-                || at(seen),
+                || seen.to_string(),
             );
             return;
         };
         if slot.is_some() {
-            self.findings.add("an order was sent twice", || at(seen));
+            self.findings
+                .add("an order was sent twice", || seen.to_string());
             return;
         }
         let expected = expected_output(value);
@@ -118,13 +109,15 @@ impl Book {
         let wrong = check && !poison && entry.hash != of(seen);
         let findings = &mut self.findings;
         if again {
-            findings.add("an order came out more than once", || at(seen));
+            findings.add("an order came out more than once", || seen.to_string());
         }
         if check && poison {
-            findings.add("a poison order came out", || at(seen));
+            findings.add("a poison order came out", || seen.to_string());
         }
         if wrong {
-            findings.add("an output differs from what was to come out", || at(seen));
+            findings.add("an output differs from what was to come out", || {
+                seen.to_string()
+            });
         }
     }
 
@@ -138,13 +131,15 @@ impl Book {
         let wrong = poison && entry.hash != of(seen);
         let findings = &mut self.findings;
         if again {
-            findings.add("an order was dead-lettered more than once", || at(seen));
+            findings.add("an order was dead-lettered more than once", || {
+                seen.to_string()
+            });
         }
         if !poison {
-            findings.add("a sound order was dead-lettered", || at(seen));
+            findings.add("a sound order was dead-lettered", || seen.to_string());
         }
         if wrong {
-            findings.add("a dead letter differs from its order", || at(seen));
+            findings.add("a dead letter differs from its order", || seen.to_string());
         }
     }
 
@@ -154,7 +149,8 @@ impl Book {
         let index = index.and_then(|index| usize::try_from(index).ok());
         let entry = index.and_then(|index| self.entries.get_mut(index)?.as_mut());
         let Some(entry) = entry else {
-            self.findings.add("a record that nobody sent", || at(seen));
+            self.findings
+                .add("a record that nobody sent", || seen.to_string());
             return None;
         };
         let lane = (letter, seen.partition, entry.partition);
@@ -162,13 +158,13 @@ impl Book {
         if before.is_some_and(|before| before > entry.offset) {
             self.findings.add(
                 "a record came out after a later one of its partition",
-                || at(seen),
+                || seen.to_string(),
             );
         }
         Some(entry)
     }
 
-    pub(super) fn row(&mut self, partition: i32, offset: i64, row: &ledger::Row) {
+    pub(super) fn row(&mut self, partition: i32, offset: i64, row: &Row) {
         self.verdict.ledger_rows += 1;
         let position = || format!("source {partition}:{offset}, {row:?}");
         let poison = self.poison.get(&(partition, offset));
@@ -204,7 +200,7 @@ impl Book {
             }
         }
         let successes = match wanted.rows {
-            Some(Rows::All) => self.verdict.orders - self.poison.len() as u64,
+            Some(WantedRows::All) => self.verdict.orders - self.poison.len() as u64,
             _ => 0,
         };
         let found = self.verdict.rows_of_successes;
@@ -228,11 +224,6 @@ fn hash(key: Option<&[u8]>, value: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     (key, value).hash(&mut hasher);
     hasher.finish()
-}
-
-fn at(seen: &Seen<'_>) -> String {
-    let (topic, partition) = (seen.topic, seen.partition);
-    format!("{topic}:{partition}:{}", seen.offset)
 }
 
 #[cfg(test)]

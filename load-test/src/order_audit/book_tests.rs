@@ -9,7 +9,7 @@ const ORDERS: u64 = 200;
 const PARTITIONS: u64 = 3;
 const WANTED: Wanted = Wanted {
     dead_letters: true,
-    rows: Some(Rows::Failures),
+    rows: Some(WantedRows::Failures),
 };
 
 /// A record of a topic.
@@ -29,6 +29,7 @@ impl Kept {
             offset: self.offset,
             key: self.key.as_deref(),
             value: self.value.as_deref(),
+            headers: &[],
         }
     }
 }
@@ -39,11 +40,11 @@ struct World {
     source: Vec<Kept>,
     target: Vec<Kept>,
     letters: Vec<Kept>,
-    rows: Vec<(i32, i64, ledger::Row)>,
+    rows: Vec<(i32, i64, Row)>,
 }
 
-fn row(status: &str, passed: bool) -> ledger::Row {
-    ledger::Row {
+fn row(status: &str, passed: bool) -> Row {
+    Row {
         status: status.to_owned(),
         passed,
     }
@@ -244,7 +245,7 @@ fn a_success_that_was_dead_lettered_is_found() {
 fn rows_of_successes_are_counted_where_all_must_have_one() {
     let mut world = sound();
     let wanted = Wanted {
-        rows: Some(Rows::All),
+        rows: Some(WantedRows::All),
         ..WANTED
     };
     let too_few = ("the ledger has not as many rows of successes as it must", 1);

@@ -1,0 +1,135 @@
+//! Offsets as the cluster has them: of topics and of the audited group. It only asks, and never joins the group.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::{AuditError, Client};
+use crate::reader::Isolation;
+
+const CALL: Duration = Duration::from_secs(10);
+
+/// An offset for each partition of a topic.
+pub type Offsets = BTreeMap<i32, i64>;
+
+/// A cluster, and a group of it.
+pub struct Cluster {
+    client: Client,
+    committed: BaseConsumer,
+    uncommitted: BaseConsumer,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Cluster").field(&self.client).finish()
+    }
+}
+
+impl Cluster {
+    /// Connects lazily.
+    ///
+    /// # Errors
+    /// Where the client does not take its settings.
+    pub fn new(client: &Client, group: &str) -> Result<Self, AuditError> {
+        Ok(Self {
+            client: client.clone(),
+            committed: client.consumer(group, Isolation::Committed)?,
+            uncommitted: client.consumer(group, Isolation::Uncommitted)?,
+        })
+    }
+
+    /// The first offset of each partition that still exists.
+    ///
+    /// # Errors
+    /// A topic that is missing; a cluster that does not answer within the client's patience.
+    pub fn begins(&self, topic: &str) -> Result<Offsets, AuditError> {
+        let marks = self.watermarks(topic, Isolation::Uncommitted)?;
+        Ok(marks
+            .map(|(partition, (low, _))| (partition, low))
+            .collect())
+    }
+
+    /// The offset after the last of each partition; for `Committed`, as far as open transactions let one read.
+    ///
+    /// # Errors
+    /// As [`Cluster::begins`].
+    pub fn ends(&self, topic: &str, isolation: Isolation) -> Result<Offsets, AuditError> {
+        let marks = self.watermarks(topic, isolation)?;
+        Ok(marks
+            .map(|(partition, (_, high))| (partition, high))
+            .collect())
+    }
+
+    /// The offsets that the group has committed; partitions without one are left out.
+    ///
+    /// `Uncommitted` takes what was committed, whatever is under way: everything below is passed. `Committed` waits
+    /// for transactions that are about to move an offset (KIP-447), so that nothing that could be read before this
+    /// call is beyond it.
+    ///
+    /// # Errors
+    /// As [`Cluster::begins`].
+    pub fn committed(&self, topic: &str, isolation: Isolation) -> Result<Offsets, AuditError> {
+        let mut asked = TopicPartitionList::new();
+        for partition in self.partitions(topic)? {
+            asked.add_partition(topic, partition);
+        }
+        let what = format_args!("read the offsets of the group in {topic}");
+        self.client.patiently(what, || {
+            let answer = self
+                .consumer(isolation)
+                .committed_offsets(asked.clone(), CALL)?;
+            let mut committed = Offsets::new();
+            for element in answer.elements() {
+                element.error()?;
+                if let Offset::Offset(next) = element.offset() {
+                    committed.insert(element.partition(), next);
+                }
+            }
+            Ok(committed)
+        })
+    }
+
+    fn consumer(&self, isolation: Isolation) -> &BaseConsumer {
+        match isolation {
+            Isolation::Committed => &self.committed,
+            Isolation::Uncommitted => &self.uncommitted,
+        }
+    }
+
+    fn partitions(&self, topic: &str) -> Result<Vec<i32>, AuditError> {
+        let what = format_args!("find the topic {topic}");
+        let metadata = self
+            .client
+            .patiently(what, || self.uncommitted.fetch_metadata(Some(topic), CALL))?;
+        let found = metadata
+            .topics()
+            .iter()
+            .filter(|found| found.name() == topic);
+        let partitions = found.flat_map(|found| found.partitions());
+        let partitions: Vec<i32> = partitions.map(|partition| partition.id()).collect();
+        if partitions.is_empty() {
+            return Err(AuditError::NoTopic(topic.to_owned()));
+        }
+        Ok(partitions)
+    }
+
+    fn watermarks(
+        &self,
+        topic: &str,
+        isolation: Isolation,
+    ) -> Result<impl Iterator<Item = (i32, (i64, i64))> + use<>, AuditError> {
+        let mut marks = Vec::new();
+        for partition in self.partitions(topic)? {
+            let what = format_args!("read the offsets of {topic}-{partition}");
+            let both = self.client.patiently(what, || -> Result<_, KafkaError> {
+                self.consumer(isolation)
+                    .fetch_watermarks(topic, partition, CALL)
+            })?;
+            marks.push((partition, both));
+        }
+        Ok(marks.into_iter())
+    }
+}
