@@ -201,7 +201,60 @@ fn tell(verdict: &Verdict) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use super::dead_letters;
+    #![allow(clippy::unwrap_used)]
+
+    use clap::Parser;
+    use clap::error::ErrorKind;
+
+    use super::{AuditArgs, dead_letters, scope};
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: AuditArgs,
+    }
+
+    fn parse(more: &[&str]) -> Result<AuditArgs, clap::Error> {
+        let least = "audit --bootstrap-servers h:1 --group-id g --source-topic s --target-topic t";
+        let words = least.split(' ').chain(more.iter().copied());
+        Program::try_parse_from(words).map(|program| program.args)
+    }
+
+    #[test]
+    fn what_is_malformed_is_named_with_the_remedy() {
+        for (more, said) in [
+            (&[][..], "--id"),
+            (&["--id", "keys"], "give key, value"),
+            (&["--id", "key", "--outputs", "3..1"], "as in 0..3"),
+            (&["--id", "key", "--from", "end"], "as in orders:0:1200"),
+            (&["--id", "key", "--http-addr", "h:1"], "--follow"),
+            (
+                &["--id", "key", "-X", "sasl.password"],
+                "expected key=value",
+            ),
+        ] {
+            let error = parse(more).err().unwrap();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(said), "{error}");
+        }
+        let error = parse(&["--help"]).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::DisplayHelp);
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let secrets = ["-X", "sasl.password=secret", "--ledger-url"];
+        for url in ["secret", "postgres://u:secret@h/x"] {
+            let given = secrets.into_iter().chain([url, "--id", "key"]);
+            let args = parse(&given.collect::<Vec<_>>()).unwrap();
+            let scope = scope(&args);
+            assert!(
+                !format!("{args:?} {scope:?}").contains("secret"),
+                "{scope:?}"
+            );
+            assert_eq!(scope.is_err(), url == "secret");
+        }
+    }
 
     #[test]
     fn a_template_names_a_queue_for_each_source() {

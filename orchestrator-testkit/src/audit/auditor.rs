@@ -31,7 +31,7 @@ pub struct Auditor {
     letters: Vec<Stream>,
     book: Book,
     has_begun: bool,
-    /// Transactions that were told to be left open, by topic, partition and where they begin.
+    /// Places of which it was told already that a transaction is left open there, or that the end comes before.
     told: BTreeSet<(String, i32, i64)>,
 }
 
@@ -210,10 +210,11 @@ impl Auditor {
             stream.to = self.cluster.ends(&stream.topic, Isolation::Committed)?;
             for (partition, end) in &stream.to {
                 self.book.open(&stream.topic, *partition, 0);
-                let next = stream.next.get(partition).copied().unwrap_or(0);
-                let passed = committed.get(partition).copied().unwrap_or(next.min(*end));
+                let begins = stream.begins.get(partition).unwrap_or(&0);
+                let passed = *committed.get(partition).unwrap_or(begins);
                 lag += u64::try_from(end - passed).unwrap_or(0);
-                if passed > *end {
+                let place = (stream.topic.clone(), *partition, passed);
+                if passed > *end && self.told.insert(place) {
                     let at = format!("{}:{partition}:{passed}, the end is {end}", stream.topic);
                     self.book.find(Kind::Outside, || at);
                 }

@@ -72,24 +72,31 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::begins`].
     pub fn committed(&self, topic: &str, isolation: Isolation) -> Result<Offsets, AuditError> {
-        let mut asked = TopicPartitionList::new();
-        for partition in self.partitions(topic)? {
-            asked.add_partition(topic, partition);
-        }
+        let mut asked = self.partitions(topic)?;
+        let mut committed = Offsets::new();
         let what = format_args!("read the offsets of the group in {topic}");
+        // Those of a program at work may hardly ever be all at rest at once, but each is again and again.
         self.client.patiently(what, || {
-            let answer = self
-                .consumer(isolation)
-                .committed_offsets(asked.clone(), CALL)?;
-            let mut committed = Offsets::new();
+            let mut list = TopicPartitionList::new();
+            for partition in &asked {
+                list.add_partition(topic, *partition);
+            }
+            let answer = self.consumer(isolation).committed_offsets(list, CALL)?;
+            let mut refused = Ok(());
             for element in answer.elements() {
-                element.error()?;
+                let partition = element.partition();
+                if let Err(error) = element.error() {
+                    refused = Err(error);
+                    continue;
+                }
+                asked.retain(|asked| *asked != partition);
                 if let Offset::Offset(next) = element.offset() {
-                    committed.insert(element.partition(), next);
+                    committed.insert(partition, next);
                 }
             }
-            Ok(committed)
-        })
+            refused
+        })?;
+        Ok(committed)
     }
 
     fn consumer(&self, isolation: Isolation) -> &BaseConsumer {

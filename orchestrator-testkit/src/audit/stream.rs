@@ -6,7 +6,9 @@ use super::{AuditError, Client, Offsets, Seen, Tail};
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) topic: String,
-    pub(super) next: Offsets,
+    /// Where the audit of it begins.
+    pub(super) begins: Offsets,
+    next: Offsets,
     /// How far it is read in this pass.
     pub(super) to: Offsets,
     /// Below these offsets there may be records from before the start.
@@ -18,6 +20,7 @@ impl Stream {
     pub(super) fn new(client: &Client, topic: &str, next: Offsets) -> Result<Self, AuditError> {
         Ok(Self {
             topic: topic.to_owned(),
+            begins: next.clone(),
             next,
             to: Offsets::new(),
             older_below: Offsets::new(),
