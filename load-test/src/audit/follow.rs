@@ -26,6 +26,11 @@ pub(super) fn follow(args: &AuditArgs, scope: Scope) -> Result<Verdict, AuditErr
         other => other?,
     };
     println!("following {} ..", args.group_id);
+    let show = |auditor: &Auditor, last, failed_passes| {
+        let text = exposition(auditor, &args.group_id, last, failed_passes);
+        *page.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    };
+    show(&auditor, None, 0);
     let interval = Duration::from_secs(args.interval_seconds);
     let mut told: Option<Instant> = None;
     let mut last: Option<Pass> = None;
@@ -41,8 +46,7 @@ pub(super) fn follow(args: &AuditArgs, scope: Scope) -> Result<Verdict, AuditErr
                 eprintln!("{error}");
             }
         }
-        let text = exposition(&auditor, &args.group_id, last, failed_passes);
-        *page.lock().unwrap_or_else(PoisonError::into_inner) = text;
+        show(&auditor, last, failed_passes);
         if told.is_none_or(|told| told.elapsed() >= interval) {
             told = Some(Instant::now());
             tell(&auditor, last);
