@@ -101,6 +101,8 @@ fn get(url: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     const TEXT: &str = "# TYPE orch_records_ok_total counter\n\
