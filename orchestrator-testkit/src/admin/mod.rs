@@ -21,7 +21,7 @@ use rdkafka::error::KafkaError as ClientError;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
-const CALL_DEADLINE: Duration = Duration::from_secs(30);
+const CALL_DEADLINE: Duration = Duration::from_secs(60);
 const METADATA_PAUSE: Duration = Duration::from_millis(10);
 
 /// Why a request to the cluster failed.

@@ -14,7 +14,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::{Isolation, ReadError, ReadRecord};
 
-const METADATA_DEADLINE: Duration = Duration::from_secs(30);
+const METADATA_DEADLINE: Duration = Duration::from_secs(60);
 
 pub(super) struct TopicReader {
     name: Arc<str>,
