@@ -22,12 +22,12 @@ use crate::faults::served::{get, wait_until_all_work};
 fn pace(strategy: Strategy) -> u32 {
     match strategy {
         Strategy::Reliable => 40,
-        _ => 120,
+        _ => 160,
     }
 }
 
-/// Few enough that an outage of seconds fills it.
-const QUEUE_MAX_ROWS: &str = "50";
+/// Few enough that the failures of 2.5 s, a tenth of what comes in, fill it.
+const QUEUE_MAX_ROWS: &str = "30";
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// No more than so long may pass without any progress: time-outs until the breaker opens, and a machine that is busy.
 const STALL_MAX: Duration = Duration::from_secs(10);
