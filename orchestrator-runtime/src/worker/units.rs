@@ -59,6 +59,11 @@ where
             None => {
                 let size = ready.size();
                 if planted(Bug::SuccessBeforeCommit) {
+                    let range = |slice: &UnitSlice| OffsetRange {
+                        partition: slice.partition.clone(),
+                        from: slice.from,
+                        next: slice.next,
+                    };
                     let ranges = ready.unit().slices.iter().map(range).collect();
                     let tracker = self.tracker.clone();
                     tokio::spawn(async move {
@@ -195,7 +200,11 @@ where
             lane.committed(slice.next);
             self.observer.progressed(&slice.partition, slice.next);
         }
-        passed.ranges.push(range(&slice));
+        passed.ranges.push(OffsetRange {
+            partition: slice.partition,
+            from: slice.from,
+            next: slice.next,
+        });
         counts
     }
 
@@ -222,13 +231,5 @@ where
                 due: Some((Instant::now() + STOP_FOR.bound(in_a_row)).into_std()),
             });
         }
-    }
-}
-
-fn range(slice: &UnitSlice) -> OffsetRange {
-    OffsetRange {
-        partition: slice.partition.clone(),
-        from: slice.from,
-        next: slice.next,
     }
 }
