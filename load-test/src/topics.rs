@@ -1,18 +1,20 @@
 //! Topics as the harness needs them: create, delete, count, read back. Called by `fill` and `compare`;
 //! never part of what is timed.
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use orchestrator_testkit::audit::{AuditError, Client, Cluster, Tail};
+use orchestrator_testkit::reader::Isolation;
+use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 const BROKER_TIMEOUT: Duration = Duration::from_secs(15);
-const READ_BACK_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Creates the topic; one that exists stays as it is.
 pub(crate) fn create(servers: &str, topic: &str, partitions: i32) -> Result<()> {
@@ -110,37 +112,16 @@ pub(crate) struct Contents {
 
 /// Reads a whole topic, to its end as it is now.
 pub(crate) fn contents(servers: &str, topic: &str) -> Result<Contents> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", servers)
-        .set("group.id", "load-test-read-back")
-        .set("isolation.level", "read_committed")
-        .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
-        .set("fetch.queue.backoff.ms", "2")
-        .create()?;
-    let mut from_beginning = TopicPartitionList::new();
-    for partition in partitions_of(&consumer, topic)? {
-        from_beginning.add_partition_offset(topic, partition, Offset::Beginning)?;
-    }
-    consumer.assign(&from_beginning)?;
-    let mut open = from_beginning.count();
+    let client = Client::new(servers);
+    let ends = Cluster::new(&client, "load-test-read-back")?.ends(topic, Isolation::Committed)?;
     let mut contents = Contents::default();
-    let started = Instant::now();
-    while open > 0 {
-        match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(record)) => {
-                let mut hasher = DefaultHasher::new();
-                (record.key(), record.payload()).hash(&mut hasher);
-                contents.records += 1;
-                contents.sum = contents.sum.wrapping_add(hasher.finish());
-            }
-            Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
-            Some(Err(error)) => eprintln!("reading {topic} back: {error}"),
-            None if started.elapsed() > READ_BACK_TIMEOUT => {
-                bail!("topic {topic} has no end for read_committed: an open transaction?")
-            }
-            None => {}
-        }
-    }
+    let tail = Tail::new(&client, topic)?;
+    tail.read::<AuditError>(&mut BTreeMap::new(), &ends, |record| {
+        let mut hasher = DefaultHasher::new();
+        (record.key, record.value).hash(&mut hasher);
+        contents.records += 1;
+        contents.sum = contents.sum.wrapping_add(hasher.finish());
+        Ok(())
+    })?;
     Ok(contents)
 }

@@ -18,7 +18,7 @@ pub enum Bug {
     HeldSkipped,
     /// The ledger hears of a commit before it is made.
     SuccessBeforeCommit,
-    /// The ledger hears of a failure after it was passed.
+    /// A failure is passed before the ledger has heard of it.
     FailureAfterCommit,
     /// What the ledger is told late overwrites what is newer.
     OlderRowOverwrites,

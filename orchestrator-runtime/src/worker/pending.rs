@@ -141,18 +141,18 @@ impl Pending {
     /// Moves what is fresh on, when nothing is being recorded; gives the failures that the ledger has to take now.
     pub(super) fn record(&mut self) -> Vec<FailureRecord> {
         debug_assert!(self.recording.is_empty());
-        let failures: Vec<_> = failed(&mut self.fresh.unit)
+        let mut failures: Vec<_> = failed(&mut self.fresh.unit)
             .filter_map(|(failed, recorded)| (!*recorded).then(|| failed.clone()))
             .collect();
-        let next = if failures.is_empty() || planted(Bug::FailureAfterCommit) {
+        if planted(Bug::FailureAfterCommit) {
+            failures.clear();
+        }
+        let next = if failures.is_empty() {
             &mut self.ready
         } else {
             &mut self.recording
         };
         next.append(&mut self.fresh);
-        if planted(Bug::FailureAfterCommit) {
-            return Vec::new();
-        }
         failures
     }
 

@@ -80,9 +80,9 @@ impl FailureTracker for Ledger {
     fn committed<'a>(&'a self, passed: &'a Passed) -> BoxFuture<'a, Result<(), TrackerError>> {
         Box::pin(async {
             let mut broker = lock(&self.broker);
-            let early = passed.ranges.iter();
-            let early = early.filter(|range| broker.committed[&range.partition] < range.next);
-            if let Some(range) = early.collect::<Vec<_>>().first() {
+            let mut ranges = passed.ranges.iter();
+            let early = ranges.find(|range| broker.committed[&range.partition] < range.next);
+            if let Some(range) = early {
                 broker.wrong = Some(format!("told of a commit that was not made: {range:?}"));
             }
             Ok(())

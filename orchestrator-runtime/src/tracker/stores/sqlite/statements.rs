@@ -42,10 +42,10 @@ impl Statements<'_> {
             THEN excluded.passed_at ELSE coalesce(excluded.passed_at, passed_at) END, \
             resolved_at = NULL, fence = excluded.fence, updated_at = excluded.updated_at \
             WHERE excluded.fence > fence OR (excluded.fence = fence AND status <> 'SUCCESS')";
-        let on_conflict = match on_conflict.split_once(" WHERE ") {
-            Some((always, _)) if planted(Bug::OlderRowOverwrites) => always,
-            _ => on_conflict,
-        };
+        if planted(Bug::OlderRowOverwrites) {
+            let condition = on_conflict.rfind(" WHERE ").expect("it has one");
+            return self.insert(LedgerStatus::Failed, rows, &on_conflict[..condition]);
+        }
         self.insert(LedgerStatus::Failed, rows, on_conflict)
     }
 
