@@ -51,6 +51,8 @@ pub enum Stage {
     Output,
     /// The operator listed it in `ORCH_DEAD_LETTER_RECORDS`.
     Operator,
+    /// It ended the process again and again (`ORCH_CRASH_QUARANTINE_AFTER`).
+    Crash,
 }
 
 impl Stage {
@@ -64,6 +66,7 @@ impl Stage {
             Self::Encode => "encode",
             Self::Output => "output",
             Self::Operator => "operator",
+            Self::Crash => "crash",
         }
     }
 }

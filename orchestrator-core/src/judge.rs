@@ -91,6 +91,15 @@ pub fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or_else(|| "no message".to_owned())
 }
 
+/// The failure of a record that has ended the process again and again, which is not transformed any more.
+pub fn ends_the_process(starts: u32) -> TransformError {
+    TransformError::permanent(format!(
+        "the process has ended {starts} times in a row while this record was transformed, at last with no other \
+         (ORCH_CRASH_QUARANTINE_AFTER)"
+    ))
+    .at_stage(Stage::Crash)
+}
+
 /// The failure of a record that the operator listed in `ORCH_DEAD_LETTER_RECORDS`, which is not transformed at all.
 pub fn listed_by_operator() -> TransformError {
     TransformError::permanent("listed in ORCH_DEAD_LETTER_RECORDS").at_stage(Stage::Operator)

@@ -17,6 +17,7 @@ pub mod limits;
 pub mod mode;
 pub mod output;
 pub mod ports;
+pub mod quarantine;
 pub mod record;
 pub mod retry;
 pub mod testing;

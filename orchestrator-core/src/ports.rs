@@ -6,6 +6,7 @@ use std::future::Future;
 
 use crate::failure::FailureRecord;
 use crate::output::{Output, Outputs};
+use crate::quarantine::Mark;
 use crate::record::{Record, SourcePartition, Topic};
 
 /// Ours, one per partition: it moves whenever the partition comes, goes, or is put at another position.
@@ -41,6 +42,8 @@ pub enum SessionEvent {
         position: i64,
         /// Whether that position must be committed now, because the group had none and it must be remembered.
         remember: bool,
+        /// What an earlier life said of the records from there on.
+        mark: Option<Mark>,
     },
     /// A partition went (or its position was lost).
     Revoked {
@@ -160,8 +163,10 @@ pub struct UnitSlice {
     pub from: i64,
     /// The next offset, committed with it.
     pub next: i64,
-    /// Its records, in order; none if only the position is to be remembered.
+    /// Its records, in order; none if only the position is to be remembered, or a mark set.
     pub done: Vec<Done>,
+    /// What is said, with that offset, of the records after it.
+    pub mark: Option<Mark>,
 }
 
 /// What commits together: outputs, dead letters and next offsets. A partition may have several slices, in order.

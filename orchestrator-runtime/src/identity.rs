@@ -2,6 +2,7 @@
 //! after a derived name was fenced. Touches only lock files in the temp folder.
 
 use std::fs::{File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -70,6 +71,13 @@ impl Identity {
                 }
             }
         }
+    }
+
+    /// A number for this name within its group, the same after a restart.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.group, &self.instance).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// The `transactional.id` of one worker: group, instance, worker.

@@ -1,24 +1,24 @@
-//! `cargo xtask chaos`: the tests that kill processes at named points of their work, or that cut, lose and delay requests
-//! by a proxy, again and again, each round with another seed, until the time is up or something is found. A round in which
-//! a fault did not bite fails.
+//! `cargo xtask chaos`: the tests of faults again and again, each round with another seed, until the time is up or something
+//! is found. A round in which a fault did not bite fails.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use orchestrator_testkit::workspace;
 
 use crate::built::built;
 
-/// What they print of each kill that bit.
-const KILLED: &str = "killed at ";
-/// What they print of each fault of the proxy: how often it bit, and what it was.
+/// What they print of each fault: how often it bit, and what it was.
 const BITTEN: &str = "bitten ";
-/// What they print of a process that was started after a kill: the seconds until the group was ahead of where it had
-/// been.
+/// What they print of the end of a fault: the seconds until records were passed again.
 const RESUMED: &str = "resumed after ";
+/// What they print of the worst five seconds: the percentage of the load that was passed.
+const SLOWEST: &str = "slowest ";
 
 /// How to run it.
 #[derive(clap::Args)]
@@ -29,37 +29,55 @@ pub(crate) struct Options {
     /// Seed of the first round; each has the next
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// What is done to the processes
-    #[arg(long, value_enum, default_value_t = What::Kills)]
+    /// What happens
+    #[arg(long, value_enum, default_value_t = What::Points)]
     what: What,
-    /// How often each fault of the proxy has to bite in a round
-    #[arg(long, default_value_t = 10)]
-    faults: u64,
+    /// How often each fault has to bite in a round; without it a few times
+    #[arg(long)]
+    faults: Option<u64>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum What {
-    /// They are killed at named points of their work
+    /// Processes are killed at named points of their work
+    Points,
+    /// They are killed at random times
     Kills,
-    /// Their requests, or the answers to them, are cut, lost or late
+    /// They stand still past their transaction and session time-outs
+    Freezes,
+    /// Members of the group come, leave and die
+    Rebalances,
+    /// Requests, or the answers to them, are cut, lost or late
     Requests,
+    /// Brokers are killed, ended, and silent for a while
+    Brokers,
+    /// Kills, freezes, twins and rebalances of one to four processes, as the seed has it
+    Storms,
 }
 
 impl What {
+    /// As it is given.
+    fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or(String::new(), |value| value.get_name().to_owned())
+    }
+
     /// The tests of it.
     fn tests(self) -> &'static str {
         match self {
-            Self::Kills => "kill_points",
-            Self::Requests => "proxied",
+            Self::Points => "faults::kill_points",
+            Self::Kills => "faults::killed",
+            Self::Freezes => "faults::zombie",
+            Self::Rebalances => "faults::members",
+            Self::Requests => "faults::proxied",
+            Self::Brokers => "faults::broker",
+            Self::Storms => "faults::storm",
         }
     }
 
-    /// Whether they tell how soon the next process went on.
-    fn starts_again(self) -> bool {
-        match self {
-            Self::Kills => true,
-            Self::Requests => false,
-        }
+    /// Whether they tell how soon records were passed again.
+    fn resumes(self) -> bool {
+        matches!(self, Self::Points | Self::Kills | Self::Brokers)
     }
 }
 
@@ -69,81 +87,106 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let folder = workspace::target_dir().join("chaos");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let began = Instant::now();
-    let mut faults = 0;
-    let mut resumed = Vec::new();
+    let mut bitten = BTreeMap::<String, u64>::new();
+    let (mut resumed, mut slowest) = (Vec::new(), Vec::new());
     for seed in options.seed.. {
         if seed > options.seed && began.elapsed() >= Duration::from_secs(60 * options.minutes) {
             break;
         }
         let started = Instant::now();
         let round = round(&program, options, seed)?;
-        faults += round.faults;
+        let here: u64 = round.bitten.iter().map(|(times, _)| times).sum();
+        for (times, what) in round.bitten {
+            *bitten.entry(what).or_default() += times;
+        }
         resumed.extend(round.resumed);
+        slowest.extend(round.slowest);
         let seconds = started.elapsed().as_secs_f64();
-        println!(
-            "seed {seed}: {} faults in {seconds:.0} s, {faults} so far",
-            round.faults
-        );
+        let faults: u64 = bitten.values().sum();
+        println!("seed {seed}: {here} faults in {seconds:.0} s, {faults} so far");
         if !round.passed {
             let said = folder.join(format!("seed-{seed}.log"));
             fs::write(&said, round.said)
                 .with_context(|| format!("cannot write {}", said.display()))?;
             println!(
-                "FAILED with seed {seed}: {}; again: cargo xtask chaos --seed {seed} --minutes 0",
-                said.display()
+                "FAILED with seed {seed}: {}; again: cargo xtask chaos --what {} --seed {seed} --minutes 0{}",
+                said.display(),
+                options.what.name(),
+                options
+                    .faults
+                    .map_or(String::new(), |faults| format!(" --faults {faults}"))
             );
             return Ok(ExitCode::FAILURE);
         }
     }
-    println!("{faults} faults, nothing lost, doubled or out of order");
-    if resumed.is_empty() {
-        return Ok(ExitCode::SUCCESS);
+    for (what, times) in &bitten {
+        println!("{times:6} {what}");
     }
-    resumed.sort_by(f64::total_cmp);
-    let at = |share: f64| resumed[((resumed.len() - 1) as f64 * share) as usize];
-    println!(
-        "{} restarts: the first commit after {:.1} s in the middle, {:.1} s at the 95th percentile",
-        resumed.len(),
-        at(0.5),
-        at(0.95)
-    );
+    let faults: u64 = bitten.values().sum();
+    println!("{faults:6} faults, nothing lost, doubled or out of order");
+    if !resumed.is_empty() {
+        resumed.sort_by(f64::total_cmp);
+        let at = |share: f64| resumed[((resumed.len() - 1) as f64 * share) as usize];
+        println!(
+            "{} times passed on: after {:.1} s in the middle, {:.1} s at the 95th percentile, {:.1} s at the most",
+            resumed.len(),
+            at(0.5),
+            at(0.95),
+            at(1.0)
+        );
+    }
+    if let Some(slowest) = slowest.iter().min() {
+        println!("in the worst five seconds {slowest} % of the load were passed");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 struct Round {
     passed: bool,
-    faults: u64,
+    bitten: Vec<(u64, String)>,
     resumed: Vec<f64>,
+    slowest: Vec<i64>,
     said: Vec<u8>,
 }
 
 fn round(program: &Path, options: &Options, seed: u64) -> Result<Round> {
-    let output = Command::new(program)
+    let mut command = Command::new(program);
+    if let Some(faults) = options.faults {
+        command.env("ORCHESTRATOR_FAULTS", faults.to_string());
+    }
+    let output = command
         // Bugs that are planted are no chaos.
         .args([options.what.tests(), "--skip", "planted", "--nocapture"])
         .current_dir(workspace::root().join("orchestrator-runtime"))
         .env("ORCHESTRATOR_SEED", seed.to_string())
-        .env("ORCHESTRATOR_FAULTS", options.faults.to_string())
         .output()
         .with_context(|| format!("cannot run {}", program.display()))?;
     let told = String::from_utf8_lossy(&output.stdout);
-    let times = |line: &str| match line.split_once(BITTEN) {
-        Some((_, told)) => told.split(' ').next()?.parse().ok(),
-        None => line.contains(KILLED).then_some(1),
+    // Beside what else the harness of the tests prints on the line.
+    let after = |what: &str| -> Vec<String> {
+        let told = told.lines().filter_map(|line| line.split_once(what));
+        told.map(|(_, after)| after.to_owned()).collect()
     };
-    let faults = told.lines().filter_map(times).sum::<u64>();
-    let resumed: Vec<f64> = told
-        .lines()
-        .filter_map(|line| line.split_once(RESUMED)?.1.strip_suffix(" s")?.parse().ok())
-        .collect();
+    let bitten = after(BITTEN).into_iter().filter_map(|told| {
+        let (times, what) = told.split_once(" times: ")?;
+        Some((times.parse().ok()?, what.to_owned()))
+    });
+    let bitten: Vec<_> = bitten.collect();
+    let number = |told: &str| -> Option<f64> { told.split(' ').next()?.parse().ok() };
+    let resumed = after(RESUMED);
+    let resumed: Vec<_> = resumed.iter().filter_map(|told| number(told)).collect();
+    let slowest = after(SLOWEST);
+    let slowest = slowest.iter().filter_map(|told| number(told));
+    let slowest: Vec<_> = slowest.map(|percent| percent as i64).collect();
     let passed = output.status.success();
-    let told_all = faults > 0 && (!resumed.is_empty() || !options.what.starts_again());
+    let told_all = !bitten.is_empty() && (!resumed.is_empty() || !options.what.resumes());
     ensure!(!passed || told_all, "nothing was done to the processes");
     let said = [output.stdout, output.stderr].concat();
     Ok(Round {
         passed,
-        faults,
+        bitten,
         resumed,
+        slowest,
         said,
     })
 }

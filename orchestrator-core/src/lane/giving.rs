@@ -32,6 +32,7 @@ impl Lane {
             from: taken.from,
             next: taken.next,
             done: taken.done,
+            mark: None,
         })
     }
 

@@ -129,6 +129,11 @@ impl Lane {
         self.taken_in
     }
 
+    /// Whether this is where it goes on.
+    pub fn expects(&self, epoch: Epoch, from: i64) -> bool {
+        self.epoch == epoch && self.taken_in == from
+    }
+
     /// The position up to which records were given out: where a rewind loses nothing.
     pub fn given_out(&self) -> i64 {
         self.given_out

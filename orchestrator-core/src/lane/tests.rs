@@ -201,6 +201,7 @@ fn a_position_that_is_put_back_does_not_stand_in_for_the_records_after_it() {
             from: 7,
             next: 7,
             done: Vec::new(),
+            mark: None,
         });
         lane.transformed(7, (7..9).map(done));
         let taken: Vec<_> =

@@ -15,7 +15,7 @@ use orchestrator_runtime::core::{
 };
 use orchestrator_runtime::kafka::membership::Membership;
 use orchestrator_runtime::kafka::transactor::{
-    RefusedOutput, TransactionalProducer, Transactor, TxnError,
+    NextOffset, RefusedOutput, TransactionalProducer, Transactor, TxnError,
 };
 use orchestrator_runtime::tracker::NoTracker;
 use orchestrator_runtime::worker::Worker;
@@ -73,6 +73,7 @@ fn settings() -> WorkerSettings {
             concurrency: 64,
             timeout: Duration::from_secs(30),
             dead_letter_records: Arc::default(),
+            end_the_process: Arc::default(),
         },
         commit_interval: Duration::ZERO,
         max_records: 20_000,
@@ -82,6 +83,7 @@ fn settings() -> WorkerSettings {
         output_dedup_header: false,
         held_max_bytes: 256 << 20,
         drain_timeout: Duration::from_secs(10),
+        quarantine: None,
         seed: 1,
     }
 }
@@ -110,6 +112,7 @@ impl Session for Memory {
                     epoch: Epoch(1),
                     position: 0,
                     remember: false,
+                    mark: None,
                 });
             }
             return intake;
@@ -214,7 +217,7 @@ impl TransactionalProducer for Nowhere {
         Ok(Vec::new())
     }
 
-    fn send_offsets(&mut self, _: &[(SourcePartition, i64)], (): &()) -> Result<(), TxnError> {
+    fn send_offsets(&mut self, _: &[NextOffset], (): &()) -> Result<(), TxnError> {
         Ok(())
     }
 

@@ -167,6 +167,7 @@ pub(crate) static SECTIONS: &[(&str, &[Key])] = &[
         Key::new("RETRY_BACKOFF_MS", Millis(1, HOUR_MS), Is("500"), "First wait between attempts; doubles, with full jitter."),
         Key::new("RETRY_BACKOFF_MAX_MS", Millis(1, 24 * HOUR_MS), Is("30000"), "Longest wait between attempts."),
         Key::new("SKIP_MAX_PERCENT", Count(0, 100), Is("50"), "Skip brake: when more of at least 20 records fail transiently at once, hold and skip nothing."),
+        Key::new("CRASH_QUARANTINE_AFTER", Count(0, 100), Is("3"), "Starts that end the process before anything is passed until the record that does so is taken for poison; 2 or more, 0 for never. Needs a name that stays the same (INSTANCE_ID)."),
         Key::new("DLQ_TOPIC", Text("a topic name, {topic} stands for the source topic"), Unset, "Dead-letter queue; usually {topic}.dlq."),
         Key::new("DEAD_LETTER_RECORDS", Text("topic:partition:offset, comma-separated"), Unset, "Way out of a held partition: dead-letter exactly these records."),
         Key::new("OUTPUT_DEDUP_HEADER", SWITCH, Is("false"), "Whether outputs carry the dedup key as a header."),

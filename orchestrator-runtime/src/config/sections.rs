@@ -87,6 +87,8 @@ pub struct FailureConfig {
     pub retry_backoff_max: Duration,
     /// The skip brake, 0 to 100.
     pub skip_max_percent: u8,
+    /// Starts that come to nothing until the record that ends the process is taken for poison; 0 for never.
+    pub crash_quarantine_after: u32,
     /// Records to dead-letter whatever becomes of them.
     pub dead_letter_records: Vec<RecordCoordinates>,
     /// The dead-letter queue's topic; see [`dlq_for`](Self::dlq_for).
@@ -104,6 +106,7 @@ impl FailureConfig {
             retry_backoff: reader.defaulted(key!("RETRY_BACKOFF_MS"), parse::millis),
             retry_backoff_max: reader.defaulted(key!("RETRY_BACKOFF_MAX_MS"), parse::millis),
             skip_max_percent: reader.defaulted(key!("SKIP_MAX_PERCENT"), parse::number),
+            crash_quarantine_after: reader.defaulted(key!("CRASH_QUARANTINE_AFTER"), parse::number),
             dead_letter_records: reader
                 .optional(key!("DEAD_LETTER_RECORDS"), parse::coordinates)
                 .unwrap_or_default(),

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
 use orchestrator_core::ports::{Epoch, Intake, SessionEvent, SessionFailure, Slice};
+use orchestrator_core::quarantine::Mark;
 use orchestrator_core::{RecordBuffer, SourcePartition};
 use tokio::sync::Notify;
 
@@ -229,6 +230,7 @@ impl Gathered {
         epoch: Epoch,
         position: i64,
         remember: bool,
+        mark: Option<Mark>,
     ) {
         self.insert(&partition, epoch, position, Reading::Flowing);
         self.events.push(SessionEvent::Assigned {
@@ -236,6 +238,7 @@ impl Gathered {
             epoch,
             position,
             remember,
+            mark,
         });
     }
 

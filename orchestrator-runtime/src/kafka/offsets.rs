@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use orchestrator_core::SourcePartition;
+use orchestrator_core::quarantine::Mark;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaResult;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::{OnOffsetLost, StartFrom};
@@ -22,19 +24,28 @@ pub(crate) struct StartRules {
 /// Where a partition starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Start {
-    At { position: i64, remember: bool },
-    Lost { committed: i64, low: i64, high: i64 },
+    At {
+        position: i64,
+        remember: bool,
+        mark: Option<Mark>,
+    },
+    Lost {
+        committed: i64,
+        low: i64,
+        high: i64,
+    },
 }
 
 impl StartRules {
     /// Where a partition with these offsets starts. `high` is what read_committed readers see as the end, so a
     /// committed offset beyond it is only lost if the broker has said so (`refused`).
-    fn start(self, committed: Option<i64>, low: i64, high: i64, refused: bool) -> Start {
+    fn start(self, committed: Option<Committed>, low: i64, high: i64, refused: bool) -> Start {
         let remembered = |position| Start::At {
             position,
             remember: true,
+            mark: None,
         };
-        let Some(committed) = committed else {
+        let Some((committed, mark)) = committed else {
             return remembered(match self.start_from {
                 StartFrom::Earliest => low,
                 StartFrom::Latest => high,
@@ -44,6 +55,7 @@ impl StartRules {
             return Start::At {
                 position: committed + i64::from(planted(Bug::HeldSkipped)),
                 remember: false,
+                mark,
             };
         }
         match self.on_offset_lost {
@@ -56,6 +68,9 @@ impl StartRules {
         }
     }
 }
+
+/// A committed offset, and the mark beside it.
+pub(crate) type Committed = (i64, Option<Mark>);
 
 /// Asks where these partitions start; gives those that there is an answer for. `refused`: the broker has refused to
 /// read where they stood.
@@ -80,7 +95,7 @@ pub(crate) fn look_up<C: ConsumerContext>(
         );
         if let (Some(&committed), Some(&low), Some(&high)) = known {
             let start = rules.start(committed, low, high, refused);
-            if let (Some(committed), Start::At { position, .. }) = (committed, start)
+            if let (Some((committed, _)), Start::At { position, .. }) = (committed, start)
                 && position != committed
             {
                 tracing::warn!(
@@ -100,14 +115,14 @@ pub(crate) fn committed<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     partitions: impl IntoIterator<Item = impl std::borrow::Borrow<SourcePartition>>,
     patience: Duration,
-) -> KafkaResult<BTreeMap<SourcePartition, Option<i64>>> {
+) -> KafkaResult<BTreeMap<SourcePartition, Option<Committed>>> {
     let asked = listed(partitions, Offset::Invalid)?;
     if asked.count() == 0 {
         return Ok(BTreeMap::new());
     }
     let answer = consumer.committed_offsets(asked, patience)?;
-    Ok(answered(&answer, |offset| match offset {
-        Offset::Offset(offset) => Some(Some(offset)),
+    Ok(answered(&answer, |element| match element.offset() {
+        Offset::Offset(offset) => Some(Some((offset, Mark::parse(element.metadata())))),
         _ => Some(None),
     }))
 }
@@ -124,7 +139,7 @@ fn boundary<C: ConsumerContext>(
         return Ok(BTreeMap::new());
     }
     let answer = consumer.offsets_for_times(asked, patience)?;
-    Ok(answered(&answer, |offset| match offset {
+    Ok(answered(&answer, |element| match element.offset() {
         Offset::Offset(offset) => Some(offset),
         _ => None,
     }))
@@ -145,14 +160,14 @@ pub(crate) fn listed(
 
 fn answered<T>(
     list: &TopicPartitionList,
-    read: impl Fn(Offset) -> Option<T>,
+    read: impl Fn(&TopicPartitionListElem<'_>) -> Option<T>,
 ) -> BTreeMap<SourcePartition, T> {
     let elements = list.elements();
     let answered = elements.iter().filter(|element| element.error().is_ok());
     answered
         .filter_map(|element| {
             let partition = SourcePartition::new(element.topic(), element.partition());
-            Some((partition, read(element.offset())?))
+            Some((partition, read(element)?))
         })
         .collect()
 }
@@ -171,7 +186,11 @@ mod tests {
     };
 
     fn at(position: i64, remember: bool) -> Start {
-        Start::At { position, remember }
+        Start::At {
+            position,
+            remember,
+            mark: None,
+        }
     }
 
     #[test]
@@ -183,7 +202,7 @@ mod tests {
     #[test]
     fn a_committed_offset_that_exists_is_the_start() {
         for committed in [10, 15, 20] {
-            let start = HOLD_FROM_LATEST.start(Some(committed), 10, 20, true);
+            let start = HOLD_FROM_LATEST.start(Some((committed, None)), 10, 20, true);
             assert_eq!(start, at(committed, false));
         }
     }
@@ -195,14 +214,14 @@ mod tests {
             low: 10,
             high: 20,
         };
-        assert_eq!(HOLD_FROM_LATEST.start(Some(9), 10, 20, false), lost);
-        assert_eq!(EARLIEST.start(Some(9), 10, 20, false), at(10, true));
+        assert_eq!(HOLD_FROM_LATEST.start(Some((9, None)), 10, 20, false), lost);
+        assert_eq!(EARLIEST.start(Some((9, None)), 10, 20, false), at(10, true));
     }
 
     #[test]
     fn a_committed_offset_behind_an_open_transaction_is_lost_only_if_the_broker_says_so() {
         assert_eq!(
-            HOLD_FROM_LATEST.start(Some(21), 10, 20, false),
+            HOLD_FROM_LATEST.start(Some((21, None)), 10, 20, false),
             at(21, false)
         );
         let lost = Start::Lost {
@@ -210,7 +229,7 @@ mod tests {
             low: 10,
             high: 20,
         };
-        assert_eq!(HOLD_FROM_LATEST.start(Some(21), 10, 20, true), lost);
-        assert_eq!(EARLIEST.start(Some(21), 10, 20, true), at(10, true));
+        assert_eq!(HOLD_FROM_LATEST.start(Some((21, None)), 10, 20, true), lost);
+        assert_eq!(EARLIEST.start(Some((21, None)), 10, 20, true), at(10, true));
     }
 }

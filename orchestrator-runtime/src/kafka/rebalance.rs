@@ -141,11 +141,15 @@ impl Context {
         self.lock_pending().partitions.remove(partition);
         let epoch = self.membership.next_epoch();
         match start {
-            Start::At { position, remember } => {
+            Start::At {
+                position,
+                remember,
+                mark,
+            } => {
                 tracing::debug!(%partition, position, remember, "partition assigned");
                 self.membership.own(partition.clone(), epoch, position);
                 self.gather
-                    .change(|g| g.assigned(partition.clone(), epoch, position, remember));
+                    .change(|g| g.assigned(partition.clone(), epoch, position, remember, mark));
             }
             Start::Lost {
                 committed,

@@ -292,7 +292,11 @@ impl SessionHandle {
         patience: Duration,
     ) -> Result<BTreeMap<SourcePartition, Option<i64>>, KafkaError> {
         let consumer = self.current.get().ok_or(KafkaError::Canceled)?;
-        committed(&consumer, partitions, patience)
+        let committed = committed(&consumer, partitions, patience)?;
+        let offsets = committed.into_iter();
+        Ok(offsets
+            .map(|(partition, committed)| (partition, committed.map(|(offset, _)| offset)))
+            .collect())
     }
 
     /// What it means that the producer beside this session was fenced. Blocks for some seconds; not for the poll thread

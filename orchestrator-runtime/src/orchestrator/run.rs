@@ -255,7 +255,7 @@ impl<T: Transformer> Running<T> {
             committer,
             self.transformer.clone(),
             self.tracker.clone(),
-            settings::worker(&self.config, number),
+            settings::worker(&self.config, identity, number),
             observer,
         );
         worker.run(self.drain.clone()).await

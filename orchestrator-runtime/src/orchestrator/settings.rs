@@ -1,11 +1,13 @@
 //! From the configuration to what the parts are told. Called by the builder and by the run; pure.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use orchestrator_core::quarantine::Quarantine;
 use orchestrator_core::{AtomicOnPoison, Backoff, FailureMode, Policy, SourcePartition};
 
 use crate::config::Config;
+use crate::identity::Identity;
 use crate::tracker::LedgerSettings;
 use crate::worker::settings::WorkerSettings;
 use crate::worker::stage::StageSettings;
@@ -37,8 +39,11 @@ pub(super) fn ledger(config: &Config) -> LedgerSettings {
     }
 }
 
+/// Which life of this process's identity this is.
+static LIFE: LazyLock<u64> = LazyLock::new(|| fastrand::u64(..));
+
 /// What worker `number` is told.
-pub(super) fn worker(config: &Config, number: usize) -> WorkerSettings {
+pub(super) fn worker(config: &Config, identity: &Identity, number: usize) -> WorkerSettings {
     let listed = config.failure.dead_letter_records.iter();
     let dead_letter_records: BTreeSet<_> = listed
         .map(|r| SourcePartition::new(r.topic.as_str(), r.partition).at(r.offset))
@@ -63,6 +68,7 @@ pub(super) fn worker(config: &Config, number: usize) -> WorkerSettings {
             concurrency: config.transform.concurrency,
             timeout: config.transform.timeout,
             dead_letter_records: Arc::new(dead_letter_records),
+            end_the_process: Arc::default(),
         },
         commit_interval: config.batch.commit_interval,
         max_records: config.batch.commit_max_records,
@@ -72,6 +78,11 @@ pub(super) fn worker(config: &Config, number: usize) -> WorkerSettings {
         output_dedup_header: config.failure.output_dedup_header,
         held_max_bytes: config.batch.held_max_bytes,
         drain_timeout: config.ops.drain_timeout,
+        quarantine: (config.failure.crash_quarantine_after > 0).then(|| Quarantine {
+            after: config.failure.crash_quarantine_after,
+            owner: identity.fingerprint(),
+            life: *LIFE,
+        }),
         seed: fastrand::u64(..) ^ number as u64,
     }
 }

@@ -36,6 +36,7 @@ async fn lines_of<T: Transformer>(transformer: T, memory: &Memory) -> Vec<(Strin
         concurrency: 4,
         timeout: Duration::from_secs(5),
         dead_letter_records: Arc::default(),
+        end_the_process: Arc::default(),
     };
     let mut stage = Stage::new(Arc::new(transformer), settings);
     let records: Vec<_> = (0..4)

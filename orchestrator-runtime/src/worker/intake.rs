@@ -27,12 +27,14 @@ where
                     epoch,
                     position,
                     remember,
+                    mark,
                 } => {
                     self.pending.remove(&partition);
                     self.observer.assigned(&partition, position);
                     self.judge.assigned(&partition);
                     let lane = Lane::new(partition.clone(), epoch, position);
                     self.lanes.insert(partition.clone(), lane);
+                    self.begin_search(&partition, position, mark);
                     if remember {
                         self.pending.push(UnitSlice {
                             partition: partition.clone(),
@@ -40,6 +42,7 @@ where
                             from: position,
                             next: position,
                             done: Vec::new(),
+                            mark: None,
                         });
                     }
                     starts.push(partition.at(position));
@@ -47,6 +50,7 @@ where
                 SessionEvent::Revoked { partition } => {
                     self.pending.remove(&partition);
                     self.lanes.remove(&partition);
+                    self.searches.end(&partition);
                     self.observer.revoked(&partition);
                     gone.push(partition);
                 }
@@ -58,9 +62,13 @@ where
                     high,
                 } => {
                     self.pending.remove(&partition);
+                    self.searches.end(&partition);
                     self.offset_lost(partition, epoch, committed, low, high);
                 }
-                SessionEvent::CaughtUp { partition } => self.observer.caught_up(&partition),
+                SessionEvent::CaughtUp { partition } => {
+                    self.searches.read_up(&partition);
+                    self.observer.caught_up(&partition);
+                }
                 SessionEvent::Failed(failure) => self.failed = Some(failure),
             }
         }
@@ -79,7 +87,11 @@ where
             return;
         }
         for slice in intake.slices {
-            self.take_in(slice);
+            if self.searches.is_idle() {
+                self.give(slice);
+            } else {
+                self.withhold(slice);
+            }
             kill_point(KillPoint::Gathered);
         }
     }
@@ -112,11 +124,11 @@ where
     }
 
     /// Gives records to the transformer, in chunks.
-    fn take_in(&mut self, slice: Slice) {
+    pub(super) fn give(&mut self, slice: Slice) {
         let Some(lane) = self.lanes.get_mut(&slice.partition) else {
             return;
         };
-        if lane.epoch() != slice.epoch || slice.from != lane.taken_in() {
+        if !lane.expects(slice.epoch, slice.from) {
             return;
         }
         self.observer

@@ -7,6 +7,7 @@ mod judge;
 mod noting;
 mod outcomes;
 mod pending;
+mod quarantine;
 mod recording;
 mod room;
 pub mod settings;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use judge::Judge;
 use noting::Noting;
 use pending::{Pending, UnderWay};
+use quarantine::Searches;
 use recording::Recording;
 use settings::{Counts, WorkerObserver, WorkerSettings};
 use stage::Stage;
@@ -72,6 +74,7 @@ pub struct Worker<S, C, T, O = ()> {
     judge: Judge,
     lanes: BTreeMap<SourcePartition, Lane>,
     pending: Pending,
+    searches: Searches,
     under_way: Option<UnderWay>,
     last_submit: Option<Instant>,
     told: Option<Instant>,
@@ -110,6 +113,7 @@ where
             recording: Recording::default(),
             observer,
             judge: Judge::new(settings.seed),
+            searches: Searches::new(settings.quarantine),
             settings,
             lanes: BTreeMap::new(),
             pending: Pending::default(),
@@ -185,6 +189,7 @@ where
             self.tell();
             if !draining {
                 self.start_due();
+                self.let_through();
             }
             self.start_noting(draining);
             self.collect_ready();
@@ -193,6 +198,9 @@ where
                 return End::Failed(failure);
             }
             if draining && self.is_idle() {
+                if self.take_marks_back() {
+                    continue;
+                }
                 return End::Drained;
             }
             let wake = self.wake_at(draining);
@@ -223,7 +231,11 @@ where
         // Nothing is tried again in a drain.
         if !draining {
             wake = self.noting.due().map_or(wake, |due| wake.min(due));
-            for due in self.lanes.values().filter_map(Lane::next_due) {
+            let alone = self.searches.alone(&self.lanes);
+            let waiting = self.lanes.iter();
+            let waiting =
+                waiting.filter(|(partition, _)| alone.is_none_or(|alone| alone == *partition));
+            for due in waiting.filter_map(|(_, lane)| lane.next_due()) {
                 wake = wake.min(Instant::from_std(due));
             }
         }

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use orchestrator_core::ports::{Committer, Session, TopicFacts, UnitSlice};
-use orchestrator_core::{FailureClass, HoldReason, Stage, Topic, TransformError, Transformer};
+use orchestrator_core::{
+    FailureClass, HoldReason, SourcePartition, Stage, Topic, TransformError, Transformer,
+};
 use tokio::time::Instant;
 
 use super::settings::WorkerObserver;
@@ -21,7 +23,9 @@ where
     pub(super) fn start_due(&mut self) {
         let now = Instant::now().into_std();
         let mut due = Vec::new();
-        for (partition, lane) in &mut self.lanes {
+        let alone = self.searches.alone(&self.lanes).cloned();
+        let theirs = |partition: &SourcePartition| alone.as_ref().is_none_or(|it| it == partition);
+        for (partition, lane) in self.lanes.iter_mut().filter(|(it, _)| theirs(it)) {
             if let Some(stop) = lane.end_stop(now) {
                 tracing::info!(%partition, reason = stop.reason.as_str(), "trying a stopped partition again");
             }

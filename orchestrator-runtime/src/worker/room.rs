@@ -63,8 +63,9 @@ where
                 }
             }
         }
-        self.flowing = flowing;
+        self.flowing = flowing + self.searches.bytes();
         self.crowded = long + short > max;
+        let alone = self.searches.alone(&self.lanes).cloned();
         for (partition, lane) in &mut self.lanes {
             if lane
                 .stopped()
@@ -78,14 +79,17 @@ where
                 Waits::Long => long > max / 4,
                 Waits::Not | Waits::Shortly => false,
             };
-            let pause = !lane.reads_on() || over;
+            let another_is_alone = alone.as_ref().is_some_and(|alone| alone != partition);
+            let pause = !lane.reads_on() || over || another_is_alone;
             if pause && !lane.paused() {
                 self.session.pause(partition, lane.epoch());
+                self.searches.read_again(partition);
                 // It may wait for long.
                 lane.compact();
             } else if !pause && lane.paused() {
                 self.session
                     .resume(partition, lane.epoch(), lane.taken_in());
+                self.searches.read_again(partition);
             }
             lane.set_paused(pause);
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use orchestrator_core::dead_letter::DlqTopic;
 use orchestrator_core::lane::Held;
+use orchestrator_core::quarantine::Quarantine;
 use orchestrator_core::{FailureClass, Policy, SourcePartition, Topic};
 
 use super::pending::Size;
@@ -38,6 +39,8 @@ pub struct WorkerSettings {
     pub held_max_bytes: usize,
     /// How long a drain may take.
     pub drain_timeout: Duration,
+    /// How records that end the process are found, if they are.
+    pub quarantine: Option<Quarantine>,
     /// Seeds the jitter.
     pub seed: u64,
 }

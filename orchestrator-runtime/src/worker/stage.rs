@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, stream};
-use orchestrator_core::judge::{listed_by_operator, panicked};
+use orchestrator_core::judge::{ends_the_process, listed_by_operator, panicked};
 use orchestrator_core::lane::Waiting;
 use orchestrator_core::ports::Epoch;
 use orchestrator_core::{
@@ -34,6 +34,14 @@ pub struct StageSettings {
     pub timeout: Duration,
     /// Records that are not given to the transformer at all.
     pub dead_letter_records: Arc<BTreeSet<SourcePosition>>,
+    /// Those that have ended the process, and in how many lives in a row.
+    pub end_the_process: Arc<BTreeMap<SourcePosition, u32>>,
+}
+
+impl StageSettings {
+    fn refuse_nothing(&self) -> bool {
+        self.dead_letter_records.is_empty() && self.end_the_process.is_empty()
+    }
 }
 
 /// A result of the transformer.
@@ -111,6 +119,11 @@ impl<T: Transformer> Stage<T> {
             Execution::Blocking => 1,
             Execution::Cpu | Execution::Async => CHUNK_RECORDS,
         }
+    }
+
+    /// From now on this record is not given to the transformer, and fails as one that ends the process.
+    pub(crate) fn refuse(&mut self, position: SourcePosition, starts: u32) {
+        Arc::make_mut(&mut self.settings.end_the_process).insert(position, starts);
     }
 
     /// Whether any job runs.
@@ -273,7 +286,7 @@ fn run_sync<T: Transformer>(
         .into_iter()
         .map(|record| {
             at.store(record.offset(), Ordering::Relaxed);
-            let result = refused_by_operator(&record, settings).unwrap_or_else(|| {
+            let result = refused(&record, settings).unwrap_or_else(|| {
                 let cx = Context::new(&record, attempt);
                 let call = || transformer.transform(&record, &cx).now_or_never();
                 let call = || with_record(&record, call);
@@ -299,7 +312,7 @@ async fn run_async<T: Transformer>(
 ) -> Vec<(Record, Transformed)> {
     let deadline = Instant::now() + settings.timeout;
     let attempt = Attempt::new(number).with_deadline(Some(deadline.into_std()));
-    if records.len() > 1 && settings.dead_letter_records.is_empty() {
+    if records.len() > 1 && settings.refuse_nothing() {
         let batch = async { transformer.transform_batch(&records, attempt).await };
         let batch = in_batch(&records, AssertUnwindSafe(batch).catch_unwind());
         if let Ok(Ok(Some(results))) = tokio::time::timeout_at(deadline, batch).await
@@ -325,7 +338,7 @@ async fn run_one<T: Transformer>(
     settings: &StageSettings,
     permits: &Semaphore,
 ) -> Transformed {
-    if let Some(refused) = refused_by_operator(record, settings) {
+    if let Some(refused) = refused(record, settings) {
         return refused;
     }
     let permit = permits.acquire().await;
@@ -346,11 +359,15 @@ async fn run_one<T: Transformer>(
     }
 }
 
-fn refused_by_operator(record: &Record, settings: &StageSettings) -> Option<Transformed> {
-    if settings.dead_letter_records.is_empty()
-        || !settings.dead_letter_records.contains(&record.position())
-    {
+/// What becomes of a record that is not to be given to the transformer.
+fn refused(record: &Record, settings: &StageSettings) -> Option<Transformed> {
+    if settings.refuse_nothing() {
         return None;
     }
-    Some(Err(listed_by_operator()))
+    let position = record.position();
+    if settings.dead_letter_records.contains(&position) {
+        return Some(Err(listed_by_operator()));
+    }
+    let starts = settings.end_the_process.get(&position)?;
+    Some(Err(ends_the_process(*starts)))
 }

@@ -36,9 +36,10 @@ where
                     break 'lanes;
                 }
                 let slice = lane.take_ready(room.records, room.bytes, room.output_bytes);
-                let Some(slice) = slice else {
+                let Some(mut slice) = slice else {
                     break;
                 };
+                slice.mark = self.searches.mark_for(&slice);
                 self.pending.push(slice);
             }
         }
@@ -147,6 +148,7 @@ where
         else {
             return;
         };
+        self.searches.not_committed(&partition);
         // What is pending of it follows what was not committed, and waits with it.
         for later in self.pending.remove(&partition).into_iter().rev() {
             lane.put_back(later);
@@ -159,6 +161,7 @@ where
                 lane.rewind(to);
                 lane.set_paused(false);
                 self.session.resume(&partition, lane.epoch(), to);
+                self.searches.read_again(&partition);
                 self.observer.rewound(&partition, to);
             }
             SliceFate::Stuck { error } => {
@@ -198,6 +201,7 @@ where
         let lane = self.lanes.get_mut(&slice.partition);
         if let Some(lane) = lane.filter(|lane| lane.epoch() == slice.epoch) {
             lane.committed(slice.next);
+            self.searches.committed(&slice);
             self.observer.progressed(&slice.partition, slice.next);
         }
         passed.ranges.push(OffsetRange {

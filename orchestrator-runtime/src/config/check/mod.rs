@@ -126,6 +126,13 @@ impl Rules<'_> {
                 "needs ORCH_DLQ_TOPIC, for example {topic}.dlq",
             );
         }
+        if failure.crash_quarantine_after == 1 {
+            self.refuse(
+                key!("CRASH_QUARANTINE_AFTER"),
+                &[],
+                "must be 0 (never) or at least 2: one start tells nothing of which record ended it",
+            );
+        }
         if skips && self.is_given(key!("ATOMIC_ON_POISON")) {
             self.warn("ORCH_ATOMIC_ON_POISON has no effect with ORCH_FAILURE_MODE=SKIP_AND_LOG");
         }

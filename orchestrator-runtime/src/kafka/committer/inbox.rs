@@ -137,6 +137,7 @@ mod tests {
             from,
             next: from + 1,
             done: Vec::new(),
+            mark: None,
         };
         Unit {
             slices: vec![slice],

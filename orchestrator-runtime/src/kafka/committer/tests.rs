@@ -6,7 +6,7 @@ use std::time::Instant;
 use orchestrator_core::ports::{Epoch, UnitSlice};
 use orchestrator_core::{Output, Record, SourcePartition};
 
-use super::super::transactor::{RefusedOutput, TxnClass, TxnError};
+use super::super::transactor::{NextOffset, RefusedOutput, TxnClass, TxnError};
 use super::*;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,7 +42,7 @@ impl TransactionalProducer for Fake {
     fn flush(&mut self) -> Result<Vec<RefusedOutput>, TxnError> {
         Ok(Vec::new())
     }
-    fn send_offsets(&mut self, _: &[(SourcePartition, i64)], (): &()) -> Result<(), TxnError> {
+    fn send_offsets(&mut self, _: &[NextOffset], (): &()) -> Result<(), TxnError> {
         Ok(())
     }
     fn commit(&mut self) -> Result<(), TxnError> {
@@ -95,6 +95,7 @@ fn reports_of(bad: Bad) -> Vec<Report> {
             from,
             next: from + 1,
             done: Vec::new(),
+            mark: None,
         };
         submit
             .send(Unit {

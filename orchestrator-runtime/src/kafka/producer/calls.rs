@@ -12,7 +12,9 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::super::classify::{Blame, Call, blame, fatal_error, txn_error};
 use super::super::ffi;
-use super::super::transactor::{RefusedOutput, TransactionalProducer, TxnClass, TxnError};
+use super::super::transactor::{
+    NextOffset, RefusedOutput, TransactionalProducer, TxnClass, TxnError,
+};
 use super::{Instance, KafkaProducer, outgoing, repeat};
 
 /// How long a failed delivery may go unnoticed while others are waited for.
@@ -121,14 +123,22 @@ impl TransactionalProducer for KafkaProducer {
 
     fn send_offsets(
         &mut self,
-        offsets: &[(SourcePartition, i64)],
+        offsets: &[NextOffset],
         metadata: &ConsumerGroupMetadata,
     ) -> Result<(), TxnError> {
         let failed = |error| txn_error(Call::SendOffsets, &error);
         let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for (partition, next) in offsets {
-            list.add_partition_offset(&partition.topic, partition.partition, Offset::Offset(*next))
-                .map_err(failed)?;
+        for NextOffset {
+            partition,
+            next,
+            mark,
+        } in offsets
+        {
+            let mut entry = list.add_partition(&partition.topic, partition.partition);
+            entry.set_offset(Offset::Offset(*next)).map_err(failed)?;
+            if let Some(mark) = mark {
+                entry.set_metadata(mark.to_string());
+            }
         }
         self.running()?
             .send_offsets_to_transaction(&list, metadata, self.call_patience())

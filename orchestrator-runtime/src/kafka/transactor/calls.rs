@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use orchestrator_core::ports::Unit;
+use orchestrator_core::quarantine::Mark;
 use orchestrator_core::{Output, Record, SourcePartition, Topic};
 
 use super::super::membership::Membership;
@@ -58,6 +59,17 @@ pub struct RefusedOutput {
     pub permanent: bool,
 }
 
+/// What is committed of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextOffset {
+    /// The partition.
+    pub partition: SourcePartition,
+    /// The next offset.
+    pub next: i64,
+    /// What is said of the records after it, in the commit metadata.
+    pub mark: Option<Mark>,
+}
+
 /// A transactional producer with its transactional id, replaceable. Calls block, each within a bound of its own.
 pub trait TransactionalProducer: Send {
     /// The consumer group metadata it takes.
@@ -75,7 +87,7 @@ pub trait TransactionalProducer: Send {
     /// Sends the next offsets to the transaction.
     fn send_offsets(
         &mut self,
-        offsets: &[(SourcePartition, i64)],
+        offsets: &[NextOffset],
         metadata: &Self::Metadata,
     ) -> Result<(), TxnError>;
     /// Commits the transaction.

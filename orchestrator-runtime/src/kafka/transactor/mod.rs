@@ -26,7 +26,7 @@ use crate::kill_points::{KillPoint, kill_point};
 use crate::planted::{Bug, planted};
 
 pub use calls::{
-    Parts, RefusedOutput, TransactionalProducer, TransactorObserver, TxnClass, TxnError,
+    NextOffset, Parts, RefusedOutput, TransactionalProducer, TransactorObserver, TxnClass, TxnError,
 };
 
 /// A commit or an abort slower than this may have been retried inside librdkafka: its answer could still overtake.
@@ -288,9 +288,16 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
             }
             let slice = &work.unit.slices[*index];
             let next = slice.next - i64::from(planted(Bug::LastInsteadOfNext));
-            offsets.insert(slice.partition.clone(), next);
+            offsets.insert(&slice.partition, (next, slice.mark));
         }
-        let offsets: Vec<_> = offsets.into_iter().collect();
+        let offsets = offsets
+            .into_iter()
+            .map(|(partition, (next, mark))| NextOffset {
+                partition: partition.clone(),
+                next,
+                mark,
+            });
+        let offsets: Vec<_> = offsets.collect();
         let taken_now = planted(Bug::MetadataTakenAtCommit)
             .then(|| self.membership.enter(BTreeSet::new(), true).metadata)
             .flatten();

@@ -1,6 +1,7 @@
 //! Processes that are stopped in the middle of a transaction. Used by tests that need one to be open for certain.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use orchestrator_testkit::process::{Process, Signal};
 use orchestrator_testkit::reader::Isolation;
@@ -8,8 +9,8 @@ use orchestrator_testkit::wait;
 
 use super::scene::{LIMIT, Scene};
 
-/// So often a transaction must be seen as open.
-const LOOKS: usize = 5;
+/// So long a transaction must be seen as open: more than its markers take on a machine with other things to do.
+const LOOKED_AT: Duration = Duration::from_millis(300);
 
 impl Scene {
     /// Outputs are written as soon as they are sent, not just before the commit, so that a transaction can be seen as
@@ -20,13 +21,20 @@ impl Scene {
 
     /// Whether records of an open transaction lie in the target: in the log, and visible to nobody.
     pub(crate) async fn has_open_transaction(&self) -> bool {
-        let written = self.written().await;
-        let visible = self.admin.end_offsets(&self.target, Isolation::Committed);
-        visible.await.unwrap() != written
+        self.in_open_transactions().await > 0
     }
 
-    /// Stops working processes with SIGSTOP at a moment when one of them has a transaction open; they stay so.
-    pub(crate) async fn freeze_in_transaction(&self, processes: &[&Process]) {
+    async fn in_open_transactions(&self) -> i64 {
+        let written = self.written().await;
+        let visible = self.admin.end_offsets(&self.target, Isolation::Committed);
+        let visible = visible.await.unwrap();
+        written.values().sum::<i64>() - visible.values().sum::<i64>()
+    }
+
+    /// Stops working processes with SIGSTOP at a moment when one of them has a transaction open; they stay so. Gives how
+    /// many records are in it.
+    pub(crate) async fn freeze_in_transaction(&self, processes: &[&Process]) -> i64 {
+        let mut open = 0;
         let all = |signal| {
             for process in processes {
                 process.signal(signal).unwrap();
@@ -35,11 +43,14 @@ impl Scene {
         let frozen = wait::until("a transaction is open", LIMIT, async || {
             all(Signal::Stop);
             // One that is being completed is seen as open for a moment.
-            let mut looks = 0;
-            while looks < LOOKS && self.has_open_transaction().await {
-                looks += 1;
+            let since = Instant::now();
+            while since.elapsed() < LOOKED_AT {
+                open = self.in_open_transactions().await;
+                if open == 0 {
+                    break;
+                }
             }
-            if looks == LOOKS {
+            if open > 0 {
                 return true;
             }
             // They must get on with their work in between, or the group takes them for dead.
@@ -53,6 +64,7 @@ impl Scene {
             false
         });
         frozen.await.unwrap();
+        open
     }
 
     /// How far the target is written, by whoever and however it ends.

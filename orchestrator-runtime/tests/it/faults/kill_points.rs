@@ -1,7 +1,6 @@
 //! Processes that kill themselves at a named point of their work, one after the other under the same name, while orders
 //! keep coming. Each has to die there, or the test is void and fails.
 
-use std::env;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::Instant;
@@ -13,6 +12,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{Connection, Executor};
 
 use super::exact::{Fate, Input};
+use super::given;
 use super::scene::{LIMIT, Scene, shared};
 
 /// Points that a process passes while it works, and how often at the most it passes one before it dies there.
@@ -46,6 +46,8 @@ async fn scene(mode: &str, partitions: i32, ledger: &Path) -> Scene {
             "ORCH_KAFKA_PRODUCER_TRANSACTION_TIMEOUT_MS",
             TRANSACTION_TIMEOUT_MS,
         )
+        // Killed so often in a row, no record could but look guilty.
+        .with("ORCH_CRASH_QUARANTINE_AFTER", "0")
 }
 
 /// The program that kills itself when it passes a point for the nth time; never by itself if there is none.
@@ -64,7 +66,7 @@ async fn dies(process: &Process, point: (&str, u64)) {
     let status = process.wait(LIMIT).await.unwrap();
     let signal = status.signal();
     assert_eq!(signal, Some(SIGKILL), "void: {point:?} ended with {status}");
-    println!("killed at {} {}", point.0, point.1);
+    given::bitten(1, &format!("killed at {} {}", point.0, point.1));
 }
 
 /// Waits until each dead letter has its row, and no other record has one that failed. Whether it was passed may be
@@ -89,19 +91,11 @@ async fn each_failure_has_its_row(ledger: &Path, inputs: &[Input]) {
     }
 }
 
-/// One that `cargo xtask chaos` gives, or always the same.
-fn seed() -> u64 {
-    let given = env::var("ORCHESTRATOR_SEED").ok();
-    let seed = given.map_or(1, |seed| seed.parse().unwrap());
-    println!("seed {seed}");
-    seed
-}
-
 async fn killed_at_every_point(mode: &str) {
     let folder = tempfile::tempdir().unwrap();
     let ledger = folder.path().join("ledger.db");
     let scene = scene(mode, 4, &ledger).await;
-    let mut random = fastrand::Rng::with_seed(seed());
+    let mut random = fastrand::Rng::with_seed(given::seed());
     let mut points = AT_WORK.map(|(name, most)| (name, random.u64(1..=most)));
     random.shuffle(&mut points);
     let load = scene.load(PER_SECOND);
@@ -118,7 +112,7 @@ async fn killed_at_every_point(mode: &str) {
     let started = Instant::now();
     let app = start(&scene, None);
     scene.wait_for_progress(1).await;
-    println!("resumed after {:.1} s", started.elapsed().as_secs_f64());
+    given::resumed(started.elapsed());
     let inputs = load.stop().await;
     scene.finish(&inputs, &[&app]).await;
     each_failure_has_its_row(&ledger, &inputs).await;

@@ -1,9 +1,14 @@
-//! Processes that are killed with a transaction open, and start again under the same name.
+//! Processes that are killed, with a transaction open or at any time, and start again under the same name.
 
+use std::time::{Duration, Instant};
+
+use orchestrator_testkit::process::Signal;
 use orchestrator_testkit::reader::Isolation;
 use orchestrator_testkit::wait;
 
+use super::given;
 use super::scene::{LIMIT, Scene, shared};
+use super::served::wait_until_all_work;
 
 /// How many transactions have to be cut short.
 const KILLS: usize = 4;
@@ -44,4 +49,40 @@ async fn a_kill_with_an_open_transaction_loses_and_doubles_nothing() {
         "{KILLS} transactions were cut short, but only {} outputs were aborted",
         written.len() - visible.len(),
     );
+}
+
+/// Whatever it does just then. Each has passed something before, so no record may look as if it had killed it.
+async fn killed_at_random_times(mode: &str) {
+    let scene = Scene::new(shared(), 1, 4)
+        .await
+        .with("ORCH_FAILURE_MODE", mode)
+        .with("ORCH_HTTP_ADDR", "127.0.0.1:0")
+        .with("ORCH_KAFKA_PRODUCER_TRANSACTION_TIMEOUT_MS", "59000");
+    let times = given::times(4);
+    let mut random = fastrand::Rng::with_seed(given::seed());
+    let load = scene.load(1_000);
+    let mut app = scene.start("solo");
+    wait_until_all_work(&[&app], 1).await;
+    for _ in 0..times {
+        tokio::time::sleep(Duration::from_millis(random.u64(0..600))).await;
+        app.signal(Signal::Kill).unwrap();
+        app.wait(LIMIT).await.unwrap();
+        let started = Instant::now();
+        app = scene.start("solo");
+        wait_until_all_work(&[&app], 1).await;
+        given::resumed(started.elapsed());
+    }
+    given::bitten(times, "killed at a random time");
+    let inputs = load.stop().await;
+    scene.finish(&inputs, &[&app]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_atomic_pipeline_is_exact_whenever_it_is_killed() {
+    killed_at_random_times("ATOMIC").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_skips_is_exact_whenever_it_is_killed() {
+    killed_at_random_times("SKIP_AND_LOG").await;
 }

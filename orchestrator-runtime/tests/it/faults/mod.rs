@@ -6,6 +6,7 @@
 mod broker;
 pub(crate) mod exact;
 mod frozen;
+mod given;
 mod held;
 mod inside;
 #[cfg(feature = "test-faults")]
@@ -13,13 +14,16 @@ mod kill_points;
 mod killed;
 pub(crate) mod load;
 mod members;
+mod pace;
 #[cfg(feature = "test-faults")]
 mod planted;
 #[cfg(feature = "test-faults")]
 mod proxied;
+mod quarantine;
 mod records;
 pub(crate) mod scene;
 pub(crate) mod served;
+mod storm;
 mod twin;
 mod two_pipelines;
 mod two_topics;

@@ -1,7 +1,6 @@
 //! Processes whose requests, or the answers to them, are cut, lost or late: chosen ones, by a proxy between them and the
 //! broker. A run in which a fault did not bite as often as it was to is void, and fails.
 
-use std::env;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use orchestrator_testkit::proxy::{Api, Bites, Fault, Plan, Proxy};
 use orchestrator_testkit::wait;
 use tokio::sync::{Mutex, MutexGuard};
 
+use super::given;
 use super::planted::{NONE, start};
 use super::scene::{LIMIT, Scene, drain, impatient};
 use super::served::counted;
@@ -26,12 +26,6 @@ const OF_A_TRANSACTION: [Api; 5] = [
     Api::TxnOffsetCommit,
     Api::EndTxn,
 ];
-
-/// How often each fault has to bite: so often, unless `ORCHESTRATOR_FAULTS` wants more.
-fn times(few: u64) -> u64 {
-    let given = env::var("ORCHESTRATOR_FAULTS").ok();
-    given.map_or(few, |times| times.parse().unwrap())
-}
 
 /// A proxy that these tests share, one after the other, and a scene whose program knows the broker by that only.
 async fn behind_a_proxy() -> (Scene, MutexGuard<'static, Proxy>) {
@@ -57,12 +51,12 @@ async fn has_bitten(what: &str, bites: &Bites, times: u64) {
     if let Err(error) = bitten.await {
         panic!("void: {error}: {} of {times}", bites.bitten());
     }
-    println!("bitten {times} times: {what}");
+    given::bitten(times, what);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_cut_within_a_transaction_loses_and_doubles_nothing() {
-    let times = times(3);
+    let times = given::times(3);
     let (scene, proxy) = behind_a_proxy().await;
     let load = scene.load(PER_SECOND);
     let app = start(&scene, NONE);
@@ -81,7 +75,7 @@ async fn what_is_cut_within_a_transaction_loses_and_doubles_nothing() {
 /// A producer is replaced after each cut, and then the initialisation of the new one is cut.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_initialisation_that_is_cut_is_repeated() {
-    let times = times(3);
+    let times = given::times(3);
     let (scene, proxy) = behind_a_proxy().await;
     let load = scene.load(PER_SECOND);
     let app = start(&scene, NONE);
@@ -183,7 +177,9 @@ async fn judged_with_late_commits(bug: &str, times: u64) -> Result<(), String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_that_come_late_hit_nothing() {
-    judged_with_late_commits(NONE, times(10)).await.unwrap();
+    judged_with_late_commits(NONE, given::times(10))
+        .await
+        .unwrap();
 }
 
 mod planted {

@@ -170,19 +170,26 @@ impl Scene {
 
     /// Waits until the group has passed this many more records than now.
     pub(crate) async fn wait_for_progress(&self, records: i64) {
-        let passed = async || {
-            let mut passed = 0;
-            for source in &self.sources {
-                let committed = self.admin.committed(&self.group, source).await;
-                passed += committed.map_or(0, |c| c.values().sum::<i64>());
-            }
-            passed
-        };
-        let wanted = passed().await + records;
+        let mut before = None;
         let what = format!("the group {} passes {records} records", self.group);
-        wait::until(&what, LIMIT, async || passed().await >= wanted)
-            .await
-            .unwrap();
+        let progressed = wait::until(&what, LIMIT, async || {
+            // A broker that has just come back may not know yet.
+            let Some(passed) = self.passed().await else {
+                return false;
+            };
+            passed >= *before.get_or_insert(passed) + records
+        });
+        progressed.await.unwrap();
+    }
+
+    /// How many records the group has passed, if the broker says so.
+    pub(crate) async fn passed(&self) -> Option<i64> {
+        let mut passed = 0;
+        for source in &self.sources {
+            let committed = self.admin.committed(&self.group, source).await;
+            passed += committed.ok()?.values().sum::<i64>();
+        }
+        Some(passed)
     }
 
     /// Waits until the group has passed all that is in the sources now.
@@ -229,8 +236,23 @@ impl Scene {
             .unwrap()
     }
 
+    /// Waits until every transaction is decided, and that is written: a commit is answered before.
+    async fn wait_until_all_is_decided(&self) -> Result<(), String> {
+        for topic in [&self.target, &self.dlq] {
+            let what = format!("every transaction in {topic} is decided");
+            let decided = wait::until(&what, LIMIT, async || {
+                let decided = self.admin.end_offsets(topic, Isolation::Committed).await;
+                let written = self.admin.end_offsets(topic, Isolation::Uncommitted).await;
+                decided.is_ok_and(|decided| written.is_ok_and(|written| decided == written))
+            });
+            decided.await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
     /// Judges the end: outputs, dead letters, order, and the committed offsets.
     pub(crate) async fn judge(&self, inputs: &[Input]) -> Result<(), String> {
+        self.wait_until_all_is_decided().await?;
         let (outputs, letters) = self.visible().await;
         check(inputs, &outputs, &letters)?;
         for (topic, next) in next_offsets(inputs) {

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use orchestrator_runtime::core::quarantine::Mark;
 use orchestrator_runtime::core::{SourcePartition, SourcePosition};
 
 /// An output: the source record it was made of, and which of its outputs it is (`-1`: its dead letter).
@@ -12,7 +13,7 @@ pub(crate) type Written = (SourcePartition, i64, i32);
 #[derive(Debug, Default)]
 pub(crate) struct Transaction {
     pub(crate) outputs: Vec<Written>,
-    pub(crate) offsets: BTreeMap<SourcePartition, i64>,
+    pub(crate) offsets: BTreeMap<SourcePartition, (i64, Option<Mark>)>,
 }
 
 pub(crate) struct Broker {
@@ -20,6 +21,7 @@ pub(crate) struct Broker {
     /// The offsets that exist, per partition.
     pub(crate) source: BTreeMap<SourcePartition, Vec<i64>>,
     pub(crate) committed: BTreeMap<SourcePartition, i64>,
+    pub(crate) marks: BTreeMap<SourcePartition, Mark>,
     pub(crate) visible: Vec<Written>,
     pub(crate) generation: u32,
     pub(crate) ours: BTreeSet<SourcePartition>,
@@ -64,6 +66,7 @@ impl Broker {
             ours: source.keys().cloned().collect(),
             source,
             committed,
+            marks: BTreeMap::new(),
             visible: Vec::new(),
             generation: 1,
             producer_epoch: 0,
@@ -113,7 +116,12 @@ impl Broker {
                 self.wrong = Some(format!("passed before the ledger knew: {unrecorded:?}"));
             }
             self.visible.extend(transaction.outputs);
-            self.committed.extend(transaction.offsets);
+            for (partition, (next, mark)) in transaction.offsets {
+                self.marks.remove(&partition);
+                self.marks
+                    .extend(mark.map(|mark| (partition.clone(), mark)));
+                self.committed.insert(partition, next);
+            }
         }
     }
 
@@ -159,6 +167,7 @@ impl Broker {
             for offset in todo {
                 self.visible.push((partition.clone(), offset, 0));
                 self.committed.insert(partition.clone(), offset + 1);
+                self.marks.remove(&partition);
             }
         }
     }

@@ -2,6 +2,7 @@
 //! so that a failing one can be looked at again.
 
 mod broker;
+mod crashing;
 mod nature;
 mod ports;
 mod producer;
@@ -17,6 +18,7 @@ use broker::Broker;
 use nature::{Nature, nature, transform};
 use orchestrator_runtime::core::dead_letter::DlqTopic;
 use orchestrator_runtime::core::ports::{Epoch, SessionFailure, SliceFate, Unit, UnitSlice};
+use orchestrator_runtime::core::quarantine::Quarantine;
 use orchestrator_runtime::core::{
     AtomicOnPoison, Backoff, BoxFuture, FailureRecord, FailureTracker, Passed, Policy, Record,
     SourcePartition, Taken, TrackerError, Transformer, transform_async_fn,
@@ -147,6 +149,7 @@ fn settings(seed: u64, broker: &Broker, on_poison: AtomicOnPoison) -> WorkerSett
             concurrency: 4,
             timeout: Duration::from_secs(5),
             dead_letter_records: Arc::new(policy.dead_letter_records.clone()),
+            end_the_process: Arc::default(),
         },
         policy,
         commit_interval: Duration::from_millis(5),
@@ -157,6 +160,12 @@ fn settings(seed: u64, broker: &Broker, on_poison: AtomicOnPoison) -> WorkerSett
         output_dedup_header: false,
         held_max_bytes: choice(&[4000, 1 << 20, 1000]),
         drain_timeout: Duration::from_secs(600),
+        // Always the same life: nothing that happens here ends a process.
+        quarantine: (seed / 32 % 2 == 1).then_some(Quarantine {
+            after: 3,
+            owner: 1,
+            life: 1,
+        }),
         seed,
     }
 }
@@ -298,6 +307,7 @@ fn fates_of_a_hole() -> Vec<SliceFate> {
             from,
             next: 7,
             done: Vec::new(),
+            mark: None,
         }
     });
     let producer = ModelProducer::new(broker, group.clone(), Mailbox::default());

@@ -7,7 +7,7 @@ use orchestrator_runtime::core::ports::SessionEvent;
 use orchestrator_runtime::core::{Output, Record, SourcePartition, Topic};
 use orchestrator_runtime::kafka::membership::Membership;
 use orchestrator_runtime::kafka::transactor::{
-    RefusedOutput, TransactionalProducer, TxnClass, TxnError,
+    NextOffset, RefusedOutput, TransactionalProducer, TxnClass, TxnError,
 };
 use tokio::time::Instant;
 
@@ -151,11 +151,7 @@ impl TransactionalProducer for ModelProducer {
         Ok(refused)
     }
 
-    fn send_offsets(
-        &mut self,
-        offsets: &[(SourcePartition, i64)],
-        metadata: &u32,
-    ) -> Result<(), TxnError> {
+    fn send_offsets(&mut self, offsets: &[NextOffset], metadata: &u32) -> Result<(), TxnError> {
         self.fenced()?;
         if offsets.is_empty() {
             // librdkafka does not ask the broker then.
@@ -170,7 +166,14 @@ impl TransactionalProducer for ModelProducer {
             return Err(error(TxnClass::Repeat, "send_offsets timed out"));
         }
         if let Some(open) = &mut broker.open {
-            open.offsets.extend(offsets.iter().cloned());
+            for offset in offsets {
+                let NextOffset {
+                    partition,
+                    next,
+                    mark,
+                } = offset.clone();
+                open.offsets.insert(partition, (next, mark));
+            }
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ struct Reading {
     epoch: Epoch,
     position: i64,
     paused: bool,
+    told_end: bool,
 }
 
 pub(crate) struct ModelSession {
@@ -93,13 +94,16 @@ impl ModelSession {
                     epoch,
                     position,
                     paused: false,
+                    told_end: false,
                 },
             );
+            let mark = broker.marks.get(&partition).copied();
             events.push(SessionEvent::Assigned {
                 partition,
                 epoch,
                 position,
-                remember: broker.random.bool(),
+                remember: broker.random.bool() && mark.is_none(),
+                mark,
             });
         }
     }
@@ -139,6 +143,20 @@ impl ModelSession {
             broker.ours = all;
         }
     }
+
+    /// As with Kafka, once each time that there is nothing more.
+    fn tell_ends(&mut self, events: &mut Vec<SessionEvent>) {
+        let broker = lock(&self.broker);
+        for (partition, reading) in &mut self.reading {
+            let last = broker.source[partition].last().copied();
+            let at_end = last.is_none_or(|last| last < reading.position);
+            if at_end && !reading.paused && !reading.told_end {
+                reading.told_end = true;
+                let partition = partition.clone();
+                events.push(SessionEvent::CaughtUp { partition });
+            }
+        }
+    }
 }
 
 impl Session for ModelSession {
@@ -154,6 +172,7 @@ impl Session for ModelSession {
             }
             self.rebalance(&mut intake.events);
             self.assign(&mut intake.events);
+            self.tell_ends(&mut intake.events);
             if want_records {
                 let mut broker = lock(&self.broker);
                 for (partition, reading) in &mut self.reading {
@@ -204,6 +223,7 @@ impl Session for ModelSession {
         if let Some(reading) = self.reading.get_mut(partition).filter(|r| r.epoch == epoch) {
             reading.paused = false;
             reading.position = at;
+            reading.told_end = false;
         }
     }
 

@@ -20,17 +20,17 @@ use super::{employ, in_virtual_time, settings};
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn partition(n: i32) -> SourcePartition {
+pub(super) fn partition(n: i32) -> SourcePartition {
     SourcePartition::new("in", n)
 }
 
-fn calm(partitions: i32, records: usize) -> Shared {
+pub(super) fn calm(partitions: i32, records: usize) -> Shared {
     let mut broker = Broker::new(1, partitions, records);
     broker.faults_left = 0;
     Arc::new(Mutex::new(broker))
 }
 
-fn calm_settings(broker: &Shared, policy: Policy) -> WorkerSettings {
+pub(super) fn calm_settings(broker: &Shared, policy: Policy) -> WorkerSettings {
     let settings = settings(0, &lock(broker), AtomicOnPoison::Dlq);
     WorkerSettings {
         policy: Policy {

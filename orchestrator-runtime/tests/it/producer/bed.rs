@@ -12,7 +12,7 @@ use orchestrator_runtime::kafka::committer::{CommitterSettings, KafkaCommitter};
 use orchestrator_runtime::kafka::membership::Membership;
 use orchestrator_runtime::kafka::producer::{CommittedLookup, KafkaProducer, ProducerSettings};
 use orchestrator_runtime::kafka::stop::StopSignal;
-use orchestrator_runtime::kafka::transactor::Transactor;
+use orchestrator_runtime::kafka::transactor::{NextOffset, Transactor};
 use orchestrator_testkit::admin::{Admin, fresh};
 use orchestrator_testkit::reader::{Isolation, ReadRecord, Until, read_all};
 use rdkafka::ClientConfig;
@@ -62,6 +62,14 @@ impl Bed {
 
     pub(crate) fn partition(&self, n: i32) -> SourcePartition {
         SourcePartition::new(self.source.as_str(), n)
+    }
+
+    pub(crate) fn next_offset(&self, n: i32, next: i64) -> NextOffset {
+        NextOffset {
+            partition: self.partition(n),
+            next,
+            mark: None,
+        }
     }
 
     pub(crate) fn epoch(&self, n: i32) -> Epoch {
@@ -127,6 +135,7 @@ impl Bed {
             from,
             next,
             done: done.collect(),
+            mark: None,
         }
     }
 

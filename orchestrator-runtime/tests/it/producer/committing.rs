@@ -59,7 +59,7 @@ async fn an_aborted_transaction_is_invisible() {
             producer.send(0, &done.record, output).unwrap();
         }
         assert!(producer.flush().unwrap().is_empty());
-        let offsets = [(bed.partition(0), 5)];
+        let offsets = [bed.next_offset(0, 5)];
         producer.send_offsets(&offsets, &bed.metadata()).unwrap();
         if keep {
             producer.commit().unwrap();

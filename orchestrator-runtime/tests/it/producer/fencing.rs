@@ -81,7 +81,7 @@ fn transaction(
     before(Before::Flush);
     assert!(producer.flush()?.is_empty());
     before(Before::SendOffsets);
-    producer.send_offsets(&[(bed.partition(0), 3)], &bed.metadata())?;
+    producer.send_offsets(&[bed.next_offset(0, 3)], &bed.metadata())?;
     before(Before::Commit);
     producer.commit()
 }
@@ -100,7 +100,7 @@ async fn metadata_of_an_earlier_generation_is_not_taken() {
 
     producer.begin().unwrap();
     assert!(producer.flush().unwrap().is_empty());
-    let offsets = [(bed.partition(0), 7)];
+    let offsets = [bed.next_offset(0, 7)];
     let error = producer.send_offsets(&offsets, &stale).unwrap_err();
     assert_eq!(error.class, TxnClass::Membership, "{error}");
     producer.abort().unwrap();

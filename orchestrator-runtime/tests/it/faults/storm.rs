@@ -1,0 +1,213 @@
+//! One to four processes of a group to which things happen at random, one after the other: some at once, some while the
+//! others take over. `cargo xtask chaos --what storms` gives the seed and how many.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use orchestrator_testkit::process::{Process, Signal};
+use orchestrator_testkit::wait;
+
+use super::given;
+use super::scene::{LIMIT, Scene, drain, shared};
+use super::served::wait_until_all_work;
+
+const PARTITIONS: i32 = 8;
+const PER_SECOND: u32 = 1_000;
+const MEMBERS_MAX: usize = 4;
+/// What a process ends with that was fenced by a twin.
+const FENCED: i32 = 4;
+/// Longer than a session, and than a transaction may be open.
+const LONG: Duration = Duration::from_secs(4);
+
+/// What happens to the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// One is killed, and starts again under the same name.
+    Killed,
+    /// One is killed, and starts again when the others have its partitions.
+    KilledForLong,
+    /// One stands still for less than a session.
+    Frozen,
+    /// One stands still while the others take over, and goes on.
+    FrozenForLong,
+    /// One more comes.
+    Joins,
+    /// One is drained.
+    Leaves,
+    /// Another of the same name comes, and one of both ends.
+    Twin,
+}
+
+const ALL: [Event; 7] = [
+    Event::Killed,
+    Event::KilledForLong,
+    Event::Frozen,
+    Event::FrozenForLong,
+    Event::Joins,
+    Event::Leaves,
+    Event::Twin,
+];
+
+/// A process, and its name.
+struct Member {
+    name: String,
+    process: Process,
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+struct Storm {
+    scene: Scene,
+    random: fastrand::Rng,
+    members: Vec<Member>,
+    names: u32,
+    bitten: BTreeMap<Event, u64>,
+}
+
+impl Storm {
+    fn join(&mut self) {
+        self.names += 1;
+        let name = format!("member-{}", self.names);
+        self.start(name);
+    }
+
+    fn start(&mut self, name: String) {
+        let process = self.scene.start(&name);
+        self.members.push(Member { name, process });
+    }
+
+    /// Takes out any of them.
+    fn take_any(&mut self) -> Member {
+        let which = self.random.usize(0..self.members.len());
+        self.members.swap_remove(which)
+    }
+
+    async fn wait_until_all_work(&self, records: u64) {
+        let processes: Vec<_> = self.members.iter().map(|it| &it.process).collect();
+        wait_until_all_work(&processes, records).await;
+    }
+
+    /// What may happen with so many of them.
+    fn any_event(&mut self) -> Event {
+        let members = self.members.len();
+        let fits = |event: &Event| match event {
+            Event::Killed | Event::Frozen | Event::Twin => true,
+            Event::KilledForLong | Event::FrozenForLong | Event::Leaves => members > 1,
+            Event::Joins => members < MEMBERS_MAX,
+        };
+        let fitting: Vec<_> = ALL.into_iter().filter(fits).collect();
+        fitting[self.random.usize(0..fitting.len())]
+    }
+
+    /// Lets something happen, sees that it has, and waits until all are at work again.
+    async fn happens(&mut self, event: Event) {
+        println!("{event:?} with {:?}", self.members);
+        tokio::time::sleep(Duration::from_millis(self.random.u64(0..300))).await;
+        match event {
+            Event::Joins => self.join(),
+            Event::Leaves => drain(&self.take_any().process).await,
+            Event::Killed | Event::KilledForLong => {
+                let Member { name, process } = self.take_any();
+                process.signal(Signal::Kill).unwrap();
+                process.wait(LIMIT).await.unwrap();
+                if event == Event::KilledForLong {
+                    self.others_take_over().await;
+                }
+                self.start(name);
+            }
+            Event::Frozen => {
+                let frozen = self.take_any();
+                frozen.process.signal(Signal::Stop).unwrap();
+                let time = Duration::from_millis(self.random.u64(10..1_000));
+                tokio::time::sleep(time).await;
+                frozen.process.signal(Signal::Cont).unwrap();
+                self.members.push(frozen);
+            }
+            Event::FrozenForLong => {
+                let frozen = self.take_any();
+                frozen.process.signal(Signal::Stop).unwrap();
+                let since = Instant::now();
+                self.others_take_over().await;
+                tokio::time::sleep(LONG.saturating_sub(since.elapsed())).await;
+                frozen.process.signal(Signal::Cont).unwrap();
+                self.members.push(frozen);
+            }
+            Event::Twin => {
+                let Member { name, process } = self.take_any();
+                let twin = self.scene.start(&name);
+                let twins = [process, twin];
+                wait::until("one of the twins ends", LIMIT, async || {
+                    twins.iter().any(|it| it.status().unwrap().is_some())
+                })
+                .await
+                .unwrap();
+                for process in twins {
+                    match process.status().unwrap() {
+                        Some(status) => assert_eq!(status.code(), Some(FENCED), "{process:?}"),
+                        None => {
+                            let name = name.clone();
+                            self.members.push(Member { name, process });
+                        }
+                    }
+                }
+                assert!(!self.members.is_empty(), "both twins have ended");
+            }
+        }
+        *self.bitten.entry(event).or_default() += 1;
+        self.wait_until_all_work(20).await;
+    }
+
+    /// Those that are left pass what is there now, whosever it was.
+    async fn others_take_over(&self) {
+        self.scene.wait_until_caught_up().await;
+    }
+}
+
+async fn a_storm(scene: Scene) {
+    let scene = scene
+        .with("ORCH_HTTP_ADDR", "127.0.0.1:0")
+        // What a killed one leaves open keeps the others from its partitions.
+        .with("ORCH_KAFKA_PRODUCER_TRANSACTION_TIMEOUT_MS", "2000");
+    let events = given::times(6);
+    let mut storm = Storm {
+        random: fastrand::Rng::with_seed(given::seed()),
+        scene,
+        members: Vec::new(),
+        names: 0,
+        bitten: BTreeMap::new(),
+    };
+    let load = storm.scene.load(PER_SECOND);
+    storm.join();
+    storm.join();
+    storm.wait_until_all_work(20).await;
+    for _ in 0..events {
+        let event = storm.any_event();
+        let began = Instant::now();
+        storm.happens(event).await;
+        println!("{event:?} was over after {:?}", began.elapsed());
+    }
+    for (event, times) in &storm.bitten {
+        given::bitten(*times, &format!("{event:?}"));
+    }
+    let inputs = load.stop().await;
+    let processes: Vec<_> = storm.members.iter().map(|it| &it.process).collect();
+    storm.scene.finish(&inputs, &processes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_over_an_atomic_pipeline_in_cooperative_sticky() {
+    let scene = Scene::new(shared(), 1, PARTITIONS).await;
+    a_storm(scene.with("ORCH_FAILURE_MODE", "ATOMIC")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_over_a_pipeline_that_skips_in_kip_848() {
+    let scene = Scene::new(shared(), 1, PARTITIONS).await;
+    let scene = scene.in_consumer_protocol();
+    a_storm(scene.with("ORCH_FAILURE_MODE", "SKIP_AND_LOG")).await;
+}
