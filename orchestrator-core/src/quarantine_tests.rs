@@ -1,5 +1,7 @@
 //! The search without a worker: lives that end where the test says.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn quarantine(after: u32, life: u64) -> Quarantine {
@@ -145,4 +147,32 @@ fn gaps_are_no_records() {
     assert!(search.ask(6));
     assert_eq!(search.asked().map(|mark| mark.until), Some(7));
     assert!(!search.ask(11), "nothing is suspected there");
+}
+
+proptest! {
+    /// Anybody may commit offsets of the group, with whatever beside them.
+    #[test]
+    fn any_metadata_is_read_without_panic(
+        text in prop_oneof![
+            ".*",
+            "orchestrator-1[ 0-9a-f-]{0,80}",
+            "orchestrator-1( [0-9a-f]{1,17}){2}( [0-9]{1,11}){2} -?[0-9]{1,20}",
+        ],
+        position in 0..=i64::MAX,
+        life in 0..3_u64,
+        next in 0..=i64::MAX,
+    ) {
+        let mark = Mark::parse(&text);
+        if let Some(mark) = mark {
+            prop_assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
+        }
+        let mark = mark.map(|mark| Mark { owner: 7, ..mark });
+        let mut search = quarantine(3, life).begin(position, mark);
+        prop_assert!(search.convicted().is_none_or(|convicted| convicted >= position));
+        search.ask(next);
+        for mark in [search.asked(), search.after(next)].into_iter().flatten() {
+            prop_assert!(mark.starts > 0 && mark.step > 0);
+            search.marked(mark);
+        }
+    }
 }

@@ -10,6 +10,8 @@ pub enum Bug {
     CommittedByConsumer,
     /// Group metadata is taken when offsets are sent, and nobody looks whose the partitions are by then.
     MetadataTakenAtCommit,
+    /// Partitions are kept though the group has expelled us and taken us back as another member.
+    ExpulsionIgnored,
     /// When partitions are lost in the middle of a transaction, their outputs are committed all the same.
     NoAbortOnLoss,
     /// What was transformed before a partition was lost is committed once it is back.

@@ -1,4 +1,5 @@
-//! Automation of this repository: `cargo xtask demo`, `up`, `down`, `docs`, `instructions`, `chaos`.
+//! Automation of this repository: `cargo xtask demo`, `up`, `down`, `docs`, `instructions`, `chaos`,
+//! `fuzz`.
 //!
 //! Run by developers and CI. It only reads the command line and hands over: each command has a file.
 
@@ -7,6 +8,7 @@ mod built;
 mod chaos;
 mod demo;
 mod docs;
+mod fuzz;
 mod instructions;
 
 use std::process::ExitCode;
@@ -32,14 +34,17 @@ enum Task {
     Docs(docs::Options),
     /// Count the instructions that a record costs, and compare them with the baseline
     Instructions(instructions::Options),
-    /// Kill processes at named points of their work, with another seed each round, until the time is up
+    /// Repeat the tests of faults, with another seed each round, until the time is up
     Chaos(chaos::Options),
+    /// Try whatever reads input from outside with ever new input
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Task::Demo(options) => return demo::run(&options),
         Task::Chaos(options) => return chaos::run(&options),
+        Task::Fuzz(options) => return fuzz::run(&options),
         Task::Instructions(options) => return instructions::run(&options),
         Task::Up => broker::up()?,
         Task::Down => broker::down()?,

@@ -39,6 +39,8 @@ pub struct Membership<M> {
 
 struct State<M> {
     metadata: Option<Arc<M>>,
+    /// The member id that the group knows us by.
+    member: Option<String>,
     owned: BTreeMap<SourcePartition, Owned>,
     /// Partitions in a revoke callback: what is under way may finish, nothing new begins.
     revoking: BTreeSet<SourcePartition>,
@@ -55,6 +57,7 @@ impl<M> Default for Membership<M> {
         Self {
             state: Mutex::new(State {
                 metadata: None,
+                member: None,
                 owned: BTreeMap::new(),
                 revoking: BTreeSet::new(),
                 in_use: BTreeSet::new(),
@@ -84,6 +87,16 @@ impl<M> Membership<M> {
         state.refresh_wanted = false;
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// The group knows us by this member id from now on. Gives whether it knew us by another before: what is owned as that
+    /// one is lost, whether or not anybody has said so.
+    pub fn known_as(&self, member: &str) -> bool {
+        let mut state = self.lock();
+        if state.member.as_deref() == Some(member) {
+            return false;
+        }
+        state.member.replace(member.to_owned()).is_some()
     }
 
     /// Whether the transactor waits for [`refresh`](Self::refresh).
@@ -293,6 +306,15 @@ mod tests {
         assert_eq!(snapshot.metadata.as_deref(), Some(&2));
         membership.await_refresh(snapshot.taken, Duration::ZERO);
         assert!(membership.refresh_wanted());
+    }
+
+    #[test]
+    fn another_member_id_is_noticed_once() {
+        let membership = two_owned();
+        assert!(!membership.known_as("a"));
+        assert!(!membership.known_as("a"));
+        assert!(membership.known_as("b"));
+        assert!(!membership.known_as("b"));
     }
 
     #[test]

@@ -24,6 +24,7 @@ use super::membership::Membership;
 use super::offsets::{Start, StartRules, listed, look_up};
 use super::status::SessionStatus;
 use crate::kill_points::{KillPoint, kill_point};
+use crate::planted::{Bug, planted};
 use crate::telemetry::kafka_log;
 
 /// How long the assign callback waits for start offsets; those that have not come by then come later.
@@ -208,8 +209,29 @@ impl Context {
     }
 
     /// Takes fresh group metadata.
+    ///
+    /// A member that was expelled while it waits to join again learns it from the answer to that (UNKNOWN_MEMBER_ID).
+    /// librdkafka (2.12) then joins as a new member, and goes on to own what it owned: it makes no callback, and where a
+    /// name spares it the second round trip of KIP-394 it never will. Others own those partitions by then, and fresh
+    /// metadata would vouch for ours. So a new member id voids all that was owned as another, and the session ends: the
+    /// group has to give the partitions away once more, when whoever has them now has finished with them.
     pub(crate) fn refresh(&self, consumer: &BaseConsumer<Self>) {
-        self.membership.refresh(ffi::group_metadata(consumer));
+        let (metadata, member) = ffi::group_metadata(consumer).unzip();
+        if member.is_some_and(|member| self.membership.known_as(&member)) && self.owns_any() {
+            let error = "the group has expelled this member and taken it back as another, and nobody has said that its \
+                         partitions were lost";
+            if planted(Bug::ExpulsionIgnored) {
+                tracing::error!("{error}");
+            } else {
+                self.fail(SessionFailure::Broken(error.to_owned()));
+            }
+        }
+        self.membership.refresh(metadata);
+    }
+
+    /// Whether any partition is ours, or will be when its start is known.
+    fn owns_any(&self) -> bool {
+        !self.membership.owned().is_empty() || !self.lock_pending().partitions.is_empty()
     }
 
     /// Says where fetched records go.
@@ -296,6 +318,8 @@ impl ConsumerContext for Context {
         if lost {
             // Before anything fresh is taken that could vouch for them.
             self.membership.lose(&partitions);
+            let pending = &mut self.lock_pending().partitions;
+            pending.retain(|partition, _| !partitions.contains(partition));
         }
         self.refresh(consumer);
         let result = if assign {

@@ -11,17 +11,18 @@ use rdkafka::types::RDKafkaRespErr;
 
 use super::millis;
 
-/// The consumer's group metadata, if it is a member of its group: metadata without generation and member id would be
-/// accepted by the broker unfenced.
+/// The consumer's group metadata and its member id, if it is a member of its group: metadata without generation and member
+/// id would be accepted by the broker unfenced.
 pub(crate) fn group_metadata<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
-) -> Option<ConsumerGroupMetadata> {
+) -> Option<(ConsumerGroupMetadata, String)> {
     // rdkafka does not show what is in its metadata, so a second copy is looked at, before and after.
     for _ in 0..3 {
         let before = membership(consumer.client())?;
         let metadata = consumer.group_metadata()?;
         if membership(consumer.client())? == before {
-            return Some(metadata);
+            let (_, member) = before;
+            return Some((metadata, member.to_string_lossy().into_owned()));
         }
     }
     None

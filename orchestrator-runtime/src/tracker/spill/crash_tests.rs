@@ -82,7 +82,6 @@ fn one_byte_changed_anywhere_costs_its_line_only() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn random_damage_loses_no_line_that_it_spared(
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),

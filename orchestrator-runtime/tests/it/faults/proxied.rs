@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::given;
 use super::planted::{NONE, start};
 use super::scene::{LIMIT, Scene, drain, impatient};
-use super::served::counted;
+use super::served::{counted, wait_until_all_work};
 
 const PARTITIONS: i32 = 4;
 const PER_SECOND: u32 = 1_000;
@@ -182,6 +182,43 @@ async fn commits_that_come_late_hit_nothing() {
         .unwrap();
 }
 
+/// What a process says that was expelled from the group without being told.
+const EXPELLED: &str = "the group has expelled this member";
+
+/// A member is expelled while its request to join again is on its way, for longer than a session. It learns that from the
+/// answer only, and librdkafka goes on to own what others have passed meanwhile.
+async fn judged_with_an_expelled_member(bug: &str) -> Result<(), String> {
+    let (scene, proxy) = behind_a_proxy().await;
+    let scene = scene.with("ORCH_KAFKA_PRODUCER_TRANSACTION_TIMEOUT_MS", "2000");
+    let load = scene.load(PER_SECOND);
+    let zombie = start(&scene, bug);
+    wait_until_all_work(&[&zombie], 200).await;
+    let plan = Plan::new(Api::JoinGroup, Fault::HoldRequest(Duration::from_secs(4)));
+    let bites = proxy.inflict(plan.times(1));
+    let heir = scene.program();
+    let heir = heir
+        .env("ORCH_INSTANCE_ID", "heir")
+        .env("ORCH_BOOTSTRAP_SERVERS", &scene.bootstrap);
+    let heir = heir.start().unwrap();
+    has_bitten("JoinGroup for longer than a session", &bites, 1).await;
+    let expelled = zombie.wait_for_line(LIMIT, |line| line.contains(EXPELLED));
+    expelled.await.unwrap();
+    wait_until_all_work(&[&zombie, &heir], 50).await;
+    let inputs = load.stop().await;
+    scene.wait_until_passed(&inputs).await;
+    for process in [&zombie, &heir] {
+        drain(process).await;
+    }
+    scene.judge(&inputs).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_is_expelled_while_it_joins_commits_nothing_of_others() {
+    for _ in 0..given::times(1) {
+        judged_with_an_expelled_member(NONE).await.unwrap();
+    }
+}
+
 mod planted {
     use super::*;
 
@@ -215,5 +252,17 @@ mod planted {
             }
         }
         panic!("no late commit was found to do harm");
+    }
+
+    /// Whether the others pass the same before they give it away is a matter of milliseconds.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_expulsion_that_is_ignored_is_found() {
+        for _ in 0..5 {
+            if let Err(findings) = judged_with_an_expelled_member("ExpulsionIgnored").await {
+                assert!(findings.contains("doubled"), "{findings}");
+                return;
+            }
+        }
+        panic!("nothing was found");
     }
 }

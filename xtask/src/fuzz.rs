@@ -1,0 +1,105 @@
+//! `cargo xtask fuzz`: property tests of whatever reads input from outside, each for so many minutes with ever new input.
+//! What fails is kept by proptest as a regression beside the source, and is tried first from then on.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use orchestrator_testkit::workspace;
+
+use crate::built::built;
+
+/// Each target's crate and test, by what it reads.
+const TARGETS: [(&str, &str); 10] = [
+    // Variables of the environment.
+    (
+        "orchestrator-runtime",
+        "config::tests::any::any_map_is_read_without_panic_and_every_error_names_its_key",
+    ),
+    (
+        "orchestrator-runtime",
+        "config::parse::tests::no_text_panics",
+    ),
+    // Files of the spill journal.
+    (
+        "orchestrator-runtime",
+        "tracker::spill::format::tests::nothing_at_all_makes_it_panic",
+    ),
+    (
+        "orchestrator-runtime",
+        "tracker::spill::format::tests::a_line_with_one_byte_changed_is_never_taken_for_another",
+    ),
+    (
+        "orchestrator-runtime",
+        "tracker::spill::crash_tests::random_damage_loses_no_line_that_it_spared",
+    ),
+    // Records, their headers (trace context, dedup key, what earlier dead letters said), and texts of errors.
+    ("orchestrator-core", "dead_letter::tests::it_always_fits"),
+    (
+        "orchestrator-core",
+        "ledger_row::tests::headers_come_back_as_they_were",
+    ),
+    (
+        "orchestrator-core",
+        "ledger_row::tests::sizes_are_capped_and_text_is_clean",
+    ),
+    (
+        "orchestrator-core",
+        "text::tests::never_longer_than_allowed",
+    ),
+    // Commit metadata of the group.
+    (
+        "orchestrator-core",
+        "quarantine::tests::any_metadata_is_read_without_panic",
+    ),
+];
+
+/// How many inputs a run of a target tries: some seconds.
+const CASES: u64 = 2_000;
+
+/// How to run it.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// How long each target is tried
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+}
+
+/// Target after target; ends at the first finding.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let patience = Duration::from_secs(60 * options.minutes);
+    for (name, test) in TARGETS {
+        let source = format!("{name}/src/lib.rs");
+        let program = built(&["test", "--workspace", "--lib"], &source)?;
+        let began = Instant::now();
+        let mut cases = 0;
+        while cases == 0 || began.elapsed() < patience {
+            if !holds(&program, name, test)? {
+                println!("FAILED: {test}: see {name}/proptest-regressions");
+                return Ok(ExitCode::FAILURE);
+            }
+            cases += CASES;
+        }
+        let seconds = began.elapsed().as_secs();
+        println!("{test}: {cases} cases in {seconds} s");
+    }
+    println!("nothing found");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One run of a target. What it says of a failure is shown.
+fn holds(program: &Path, name: &str, test: &str) -> Result<bool> {
+    let output = Command::new(program)
+        .args(["--exact", test])
+        .current_dir(workspace::root().join(name))
+        .env("PROPTEST_CASES", CASES.to_string())
+        .output()
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(said.contains("running 1 test"), "there is no test {test}");
+    if !output.status.success() {
+        println!("{said}");
+    }
+    Ok(output.status.success())
+}
