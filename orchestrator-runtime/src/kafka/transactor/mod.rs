@@ -287,7 +287,10 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
                 continue;
             }
             let slice = &work.unit.slices[*index];
-            let next = slice.next - i64::from(planted(Bug::LastInsteadOfNext));
+            let mut next = slice.next;
+            if planted(Bug::LastInsteadOfNext) && !slice.done.is_empty() {
+                next -= 1;
+            }
             offsets.insert(&slice.partition, (next, slice.mark));
         }
         let offsets = offsets

@@ -34,12 +34,12 @@ async fn a_kill_with_an_open_transaction_loses_and_doubles_nothing() {
         kills += usize::from(scene.has_open_transaction().await);
     }
     let app = scene.start("solo");
+    let inputs = load.stop().await;
     wait::until("the open transaction is aborted", LIMIT, async || {
         !scene.has_open_transaction().await
     })
     .await
     .unwrap();
-    let inputs = load.stop().await;
     scene.finish(&inputs, &[&app]).await;
 
     let written = scene.read(&scene.target, Isolation::Uncommitted).await;
