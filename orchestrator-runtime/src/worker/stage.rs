@@ -282,22 +282,24 @@ fn run_sync<T: Transformer>(
     at: &AtomicI64,
 ) -> Vec<(Record, Transformed)> {
     let attempt = Attempt::new(number);
+    let refuses = !settings.refuse_nothing();
     records
         .into_iter()
         .map(|record| {
             at.store(record.offset(), Ordering::Relaxed);
-            let result = refused(&record, settings).unwrap_or_else(|| {
-                let cx = Context::new(&record, attempt);
-                let call = || transformer.transform(&record, &cx).now_or_never();
-                let call = || with_record(&record, call);
-                match std::panic::catch_unwind(AssertUnwindSafe(call)) {
-                    Ok(Some(result)) => result,
-                    Ok(None) => Err(TransformError::permanent(
-                        "the transformer says it is synchronous (Execution::Cpu or Blocking), but waits for something",
-                    )),
-                    Err(panic) => Err(panicked(&*panic)),
-                }
-            });
+            if refuses && let Some(refused) = refused(&record, settings) {
+                return (record, refused);
+            }
+            let cx = Context::new(&record, attempt);
+            let call = || transformer.transform(&record, &cx).now_or_never();
+            let call = || with_record(&record, call);
+            let result = match std::panic::catch_unwind(AssertUnwindSafe(call)) {
+                Ok(Some(result)) => result,
+                Ok(None) => Err(TransformError::permanent(
+                    "the transformer says it is synchronous (Execution::Cpu or Blocking), but waits for something",
+                )),
+                Err(panic) => Err(panicked(&*panic)),
+            };
             (record, result)
         })
         .collect()
