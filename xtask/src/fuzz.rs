@@ -1,6 +1,8 @@
 //! `cargo xtask fuzz`: property tests of whatever reads input from outside, each for so many minutes with ever new input.
 //! What fails is kept by proptest as a regression beside the source, and is tried first from then on.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -69,13 +71,19 @@ pub(crate) struct Options {
 /// Target after target; ends at the first finding.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let patience = Duration::from_secs(60 * options.minutes);
+    let mut programs = BTreeMap::new();
     for (name, test) in TARGETS {
-        let source = format!("{name}/src/lib.rs");
-        let program = built(&["test", "--workspace", "--lib"], &source)?;
+        let program = match programs.entry(name) {
+            Entry::Occupied(program) => program.into_mut(),
+            Entry::Vacant(none) => {
+                let source = format!("{name}/src/lib.rs");
+                none.insert(built(&["test", "--workspace", "--lib"], &source)?)
+            }
+        };
         let began = Instant::now();
         let mut cases = 0;
         while cases == 0 || began.elapsed() < patience {
-            if !holds(&program, name, test)? {
+            if !holds(program, name, test)? {
                 println!("FAILED: {test}: see {name}/proptest-regressions");
                 return Ok(ExitCode::FAILURE);
             }

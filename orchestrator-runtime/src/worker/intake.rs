@@ -3,6 +3,7 @@
 
 use orchestrator_core::lane::{Lane, Stop};
 use orchestrator_core::ports::{Committer, Epoch, Intake, Session, SessionEvent, Slice, UnitSlice};
+use orchestrator_core::quarantine::Mark;
 use orchestrator_core::{HoldReason, Record, SourcePartition, Taken, Transformer};
 
 use super::Worker;
@@ -36,14 +37,7 @@ where
                     self.lanes.insert(partition.clone(), lane);
                     self.begin_search(&partition, position, mark);
                     if remember {
-                        self.pending.push(UnitSlice {
-                            partition: partition.clone(),
-                            epoch,
-                            from: position,
-                            next: position,
-                            done: Vec::new(),
-                            mark: None,
-                        });
+                        self.push_position(&partition, None);
                     }
                     starts.push(partition.at(position));
                 }
@@ -93,6 +87,21 @@ where
                 self.withhold(slice);
             }
             kill_point(KillPoint::Gathered);
+        }
+    }
+
+    /// Has the position of a partition committed once more, with a mark or without.
+    pub(super) fn push_position(&mut self, partition: &SourcePartition, mark: Option<Mark>) {
+        if let Some(lane) = self.lanes.get(partition) {
+            let at = lane.given_out();
+            self.pending.push(UnitSlice {
+                partition: partition.clone(),
+                epoch: lane.epoch(),
+                from: at,
+                next: at,
+                done: Vec::new(),
+                mark,
+            });
         }
     }
 

@@ -272,21 +272,6 @@ where
         self.searches.end(partition);
         self.push_position(partition, None);
     }
-
-    /// Has the position of a partition committed once more, with a mark or without.
-    fn push_position(&mut self, partition: &SourcePartition, mark: Option<Mark>) {
-        if let Some(lane) = self.lanes.get(partition) {
-            let at = lane.given_out();
-            self.pending.push(UnitSlice {
-                partition: partition.clone(),
-                epoch: lane.epoch(),
-                from: at,
-                next: at,
-                done: Vec::new(),
-                mark,
-            });
-        }
-    }
 }
 
 /// Takes the records below `limit` off the front, of which there is one at least.

@@ -11,12 +11,11 @@ use orchestrator_testkit::wait;
 use super::given;
 use super::scene::{LIMIT, Scene, drain, shared};
 use super::served::wait_until_all_work;
+use super::twin::FENCED;
 
 const PARTITIONS: i32 = 8;
 const PER_SECOND: u32 = 1_000;
 const MEMBERS_MAX: usize = 4;
-/// What a process ends with that was fenced by a twin.
-const FENCED: i32 = 4;
 /// Longer than a session, and than a transaction may be open.
 const LONG: Duration = Duration::from_secs(4);
 
@@ -116,7 +115,8 @@ impl Storm {
                 process.signal(Signal::Kill).unwrap();
                 process.wait(LIMIT).await.unwrap();
                 if event == Event::KilledForLong {
-                    self.others_take_over().await;
+                    // Whosever it was.
+                    self.scene.wait_until_caught_up().await;
                 }
                 self.start(name);
             }
@@ -132,7 +132,7 @@ impl Storm {
                 let frozen = self.take_any();
                 frozen.process.signal(Signal::Stop).unwrap();
                 let since = Instant::now();
-                self.others_take_over().await;
+                self.scene.wait_until_caught_up().await;
                 tokio::time::sleep(LONG.saturating_sub(since.elapsed())).await;
                 frozen.process.signal(Signal::Cont).unwrap();
                 self.members.push(frozen);
@@ -160,11 +160,6 @@ impl Storm {
         }
         *self.bitten.entry(event).or_default() += 1;
         self.wait_until_all_work(20).await;
-    }
-
-    /// Those that are left pass what is there now, whosever it was.
-    async fn others_take_over(&self) {
-        self.scene.wait_until_caught_up().await;
     }
 }
 

@@ -7,7 +7,7 @@ use super::scene::{LIMIT, Scene, shared};
 use super::served::wait_until_all_work;
 
 /// What a process ends with that was fenced by a twin.
-const FENCED: i32 = 4;
+pub(crate) const FENCED: i32 = 4;
 const PARTITIONS: i32 = 4;
 
 async fn scene() -> Scene {
