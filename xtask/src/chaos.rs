@@ -2,7 +2,7 @@
 //! is found. A round in which a fault did not bite fails.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -17,13 +17,15 @@ use crate::built::built;
 const BITTEN: &str = "bitten ";
 /// What they print of the end of a fault: the seconds until records were passed again.
 const RESUMED: &str = "resumed after ";
+/// What they print of anything else that was measured.
+const MEASURED: &str = "measured: ";
 /// What they print of the worst five seconds: the percentage of the load that was passed.
 const SLOWEST: &str = "slowest ";
 
 /// How to run it.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// No round is begun after so many minutes
+    /// No round is begun after so many minutes; a soak lasts so long
     #[arg(long, default_value_t = 10)]
     minutes: u64,
     /// Seed of the first round; each has the next
@@ -53,6 +55,9 @@ enum What {
     Brokers,
     /// Kills, freezes, twins and rebalances of one to four processes, as the seed has it
     Storms,
+    /// All of that, and trouble with requests, the broker, the database, descriptors and records: one round of so many
+    /// minutes, with an auditor at its heels
+    Soak,
 }
 
 impl What {
@@ -72,7 +77,13 @@ impl What {
             Self::Requests => "faults::proxied",
             Self::Brokers => "faults::broker",
             Self::Storms => "faults::storm",
+            Self::Soak => "faults::soak",
         }
+    }
+
+    /// Whether a round is as long as it is told to be, and the only one.
+    fn lasts(self) -> bool {
+        matches!(self, Self::Soak)
     }
 
     /// Whether they tell how soon records were passed again.
@@ -88,29 +99,31 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let began = Instant::now();
     let mut bitten = BTreeMap::<String, u64>::new();
-    let (mut resumed, mut slowest) = (Vec::new(), Vec::new());
+    let (mut resumed, mut slowest, mut measured) = (Vec::new(), Vec::new(), Vec::new());
     for seed in options.seed.. {
-        if seed > options.seed && began.elapsed() >= Duration::from_secs(60 * options.minutes) {
+        let over =
+            options.what.lasts() || began.elapsed() >= Duration::from_secs(60 * options.minutes);
+        if seed > options.seed && over {
             break;
         }
         let started = Instant::now();
-        let round = round(&program, options, seed)?;
+        let log = folder.join(format!("{}-{seed}.log", options.what.name()));
+        println!("seed {seed}: {}", log.display());
+        let round = round(&program, options, seed, &log)?;
         let here: u64 = round.bitten.iter().map(|(times, _)| times).sum();
         for (times, what) in round.bitten {
             *bitten.entry(what).or_default() += times;
         }
         resumed.extend(round.resumed);
         slowest.extend(round.slowest);
+        measured.extend(round.measured);
         let seconds = started.elapsed().as_secs_f64();
         let faults: u64 = bitten.values().sum();
         println!("seed {seed}: {here} faults in {seconds:.0} s, {faults} so far");
         if !round.passed {
-            let said = folder.join(format!("seed-{seed}.log"));
-            fs::write(&said, round.said)
-                .with_context(|| format!("cannot write {}", said.display()))?;
             println!(
                 "FAILED with seed {seed}: {}; again: cargo xtask chaos --what {} --seed {seed} --minutes 0{}",
-                said.display(),
+                log.display(),
                 options.what.name(),
                 options
                     .faults
@@ -138,6 +151,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if let Some(slowest) = slowest.iter().min() {
         println!("in the worst five seconds {slowest} % of the load were passed");
     }
+    for measured in measured {
+        println!("{measured}");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -146,22 +162,31 @@ struct Round {
     bitten: Vec<(u64, String)>,
     resumed: Vec<f64>,
     slowest: Vec<i64>,
-    said: Vec<u8>,
+    measured: Vec<String>,
 }
 
-fn round(program: &Path, options: &Options, seed: u64) -> Result<Round> {
+/// All that is said goes to a file: a round may last.
+fn round(program: &Path, options: &Options, seed: u64, log: &Path) -> Result<Round> {
+    let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    let both = file.try_clone().context("cannot share a log")?;
     let mut command = Command::new(program);
     if let Some(faults) = options.faults {
         command.env("ORCHESTRATOR_FAULTS", faults.to_string());
     }
-    let output = command
+    if options.what.lasts() {
+        command.env("ORCHESTRATOR_MINUTES", options.minutes.to_string());
+    }
+    let status = command
         // Bugs that are planted are no chaos.
         .args([options.what.tests(), "--skip", "planted", "--nocapture"])
         .current_dir(workspace::root().join("orchestrator-runtime"))
         .env("ORCHESTRATOR_SEED", seed.to_string())
-        .output()
+        .stdout(file)
+        .stderr(both)
+        .status()
         .with_context(|| format!("cannot run {}", program.display()))?;
-    let told = String::from_utf8_lossy(&output.stdout);
+    let told = fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
+    let told = String::from_utf8_lossy(&told);
     // Beside what else the harness of the tests prints on the line.
     let after = |what: &str| -> Vec<String> {
         let told = told.lines().filter_map(|line| line.split_once(what));
@@ -178,16 +203,15 @@ fn round(program: &Path, options: &Options, seed: u64) -> Result<Round> {
     let slowest = after(SLOWEST);
     let slowest = slowest.iter().filter_map(|told| number(told));
     let slowest: Vec<_> = slowest.map(|percent| percent as i64).collect();
-    let passed = output.status.success();
+    let passed = status.success();
     let told_all = !bitten.is_empty() && (!resumed.is_empty() || !options.what.resumes());
     ensure!(!passed || told_all, "nothing was done to the processes");
-    let said = [output.stdout, output.stderr].concat();
     Ok(Round {
         passed,
         bitten,
         resumed,
         slowest,
-        said,
+        measured: after(MEASURED),
     })
 }
 

@@ -96,8 +96,7 @@ impl Process {
     /// # Errors
     /// [`ProcessError::Ended`] if it has ended already.
     pub fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
-        use rustix::process::{Pid, Signal as Raw, kill_process};
-        let signalling = || format!("send {signal:?} to {}", self.name);
+        use rustix::process::{Signal as Raw, kill_process};
         let raw = match signal {
             Signal::Term => Raw::TERM,
             Signal::Int => Raw::INT,
@@ -105,15 +104,41 @@ impl Process {
             Signal::Stop => Raw::STOP,
             Signal::Cont => Raw::CONT,
         };
+        self.do_to_it(&format!("send {signal:?}"), |pid| kill_process(pid, raw))
+    }
+
+    /// From now on it can open nothing if it has so many descriptors, or more; with none, as we can. Those that it has
+    /// it keeps.
+    ///
+    /// # Errors
+    /// [`ProcessError::Ended`] if it has ended already.
+    pub fn limit_descriptors(&self, most: Option<u64>) -> Result<(), ProcessError> {
+        use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
+        let ours = getrlimit(Resource::Nofile);
+        let limit = Rlimit {
+            current: most.or(ours.current),
+            maximum: ours.maximum,
+        };
+        self.do_to_it("limit the descriptors", |pid| {
+            prlimit(Some(pid), Resource::Nofile, limit).map(drop)
+        })
+    }
+
+    fn do_to_it(
+        &self,
+        what: &str,
+        action: impl FnOnce(rustix::process::Pid) -> rustix::io::Result<()>,
+    ) -> Result<(), ProcessError> {
         // Under this lock nobody collects the child, so the pid stays its own.
         let mut child = self.child();
-        if let Some(status) = child.try_wait().map_err(ProcessError::io(signalling()))? {
-            return Err(self.ended(status, &format!("{signal:?} was sent")));
+        let doing = || format!("{what}: {}", self.name);
+        if let Some(status) = child.try_wait().map_err(ProcessError::io(doing()))? {
+            return Err(self.ended(status, what));
         }
-        let sent = Pid::from_raw(child.id().cast_signed())
+        let done = rustix::process::Pid::from_raw(child.id().cast_signed())
             .ok_or_else(|| io::ErrorKind::InvalidInput.into())
-            .and_then(|pid| kill_process(pid, raw).map_err(io::Error::from));
-        sent.map_err(ProcessError::io(signalling()))
+            .and_then(|pid| action(pid).map_err(io::Error::from));
+        done.map_err(ProcessError::io(doing()))
     }
 
     /// Kills it with SIGKILL and waits until it is gone.

@@ -31,3 +31,14 @@ pub(crate) fn resumed(after: Duration) {
 pub(crate) fn slowest(percent: i64) {
     println!("slowest {percent} %");
 }
+
+/// For how long something goes on; none if it need not.
+pub(crate) fn time() -> Option<Duration> {
+    let given = env::var("ORCHESTRATOR_MINUTES").ok()?;
+    Some(Duration::from_secs(60 * given.parse::<u64>().unwrap()))
+}
+
+/// Something that was measured, or counted.
+pub(crate) fn measured(what: &str) {
+    println!("measured: {what}");
+}

@@ -14,7 +14,7 @@ use super::exact::{Fate, Input};
 /// Poison among the orders: dead letters must be as exact as outputs.
 const POISON: f64 = 0.005;
 /// Far more than a load ever writes.
-const NUMBERS_EACH: u64 = 1_000_000;
+const NUMBERS_EACH: u64 = 10_000_000;
 
 /// Writes orders to a topic at a steady pace.
 #[derive(Debug)]
@@ -91,10 +91,23 @@ impl Load {
         }
     }
 
+    /// Stops, and says how many orders were written, and how many of them cannot be enriched: for loads that are too
+    /// large to be judged order by order.
+    pub(crate) async fn stop_and_count(mut self) -> (u64, u64) {
+        let written = self.end().await.len() as u64;
+        let orders = self.orders.range(self.first..self.first + written);
+        let poison = orders.filter(|order| order.poison.is_some()).count();
+        (written, poison as u64)
+    }
+
+    async fn end(&mut self) -> Vec<Position> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.writing.take().unwrap().await.unwrap()
+    }
+
     /// Stops, and gives all that was written.
     pub(crate) async fn stop(mut self) -> Vec<Input> {
-        self.stop.store(true, Ordering::Relaxed);
-        let positions = self.writing.take().unwrap().await.unwrap();
+        let positions = self.end().await;
         let end = self.first + positions.len() as u64;
         let orders = self.orders.range(self.first..end);
         let inputs = orders.zip(positions).map(|(order, at)| Input {

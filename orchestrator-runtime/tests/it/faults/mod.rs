@@ -23,6 +23,7 @@ mod quarantine;
 mod records;
 pub(crate) mod scene;
 pub(crate) mod served;
+mod soak;
 mod storm;
 mod twin;
 mod two_pipelines;

@@ -54,6 +54,7 @@ pub(crate) struct Scene {
     pub(crate) dlq: String,
     pub(crate) group: String,
     variables: BTreeMap<String, String>,
+    features: &'static [&'static str],
 }
 
 impl Scene {
@@ -75,6 +76,7 @@ impl Scene {
             target: format!("{group}.out"),
             dlq: format!("{group}.dlq"),
             variables: BTreeMap::new(),
+            features: &[],
             admin: Admin::new(&bootstrap).unwrap(),
             bootstrap,
             sources,
@@ -104,6 +106,12 @@ impl Scene {
         self
     }
 
+    /// With the example app built with these features.
+    pub(crate) fn built_with(mut self, features: &'static [&'static str]) -> Self {
+        self.features = features;
+        self
+    }
+
     /// In the group protocol of KIP-848, whose sessions are the broker's to set.
     pub(crate) fn in_consumer_protocol(mut self) -> Self {
         self.variables
@@ -120,7 +128,7 @@ impl Scene {
 
     /// The example app, not started yet.
     pub(crate) fn program(&self) -> Program {
-        self.program_built_with(&[])
+        self.program_built_with(self.features)
     }
 
     /// The example app, built with these features.

@@ -21,7 +21,7 @@ const LONG: Duration = Duration::from_secs(4);
 
 /// What happens to the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
+pub(super) enum Event {
     /// One is killed, and starts again under the same name.
     Killed,
     /// One is killed, and starts again when the others have its partitions.
@@ -60,16 +60,34 @@ impl fmt::Debug for Member {
     }
 }
 
-struct Storm {
-    scene: Scene,
-    random: fastrand::Rng,
+pub(super) struct Storm {
+    pub(super) scene: Scene,
+    pub(super) random: fastrand::Rng,
     members: Vec<Member>,
+    /// The name of a member that lives through it all: it may be frozen, no more.
+    spared: Option<String>,
     names: u32,
     bitten: BTreeMap<Event, u64>,
 }
 
 impl Storm {
-    fn join(&mut self) {
+    /// Nobody is there yet.
+    pub(super) fn new(scene: Scene, seed: u64) -> Self {
+        let scene = scene
+            .with("ORCH_HTTP_ADDR", "127.0.0.1:0")
+            // What a killed one leaves open keeps the others from its partitions.
+            .with("ORCH_KAFKA_PRODUCER_TRANSACTION_TIMEOUT_MS", "2000");
+        Self {
+            random: fastrand::Rng::with_seed(seed),
+            scene,
+            members: Vec::new(),
+            spared: None,
+            names: 0,
+            bitten: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn join(&mut self) {
         self.names += 1;
         let name = format!("member-{}", self.names);
         self.start(name);
@@ -80,23 +98,52 @@ impl Storm {
         self.members.push(Member { name, process });
     }
 
+    /// Whoever came first lives through it all.
+    pub(super) fn spare_the_first(&mut self) {
+        self.spared = Some(self.members[0].name.clone());
+    }
+
+    /// The member that lives through it all.
+    pub(super) fn spared(&self) -> &Process {
+        let spared = self.members.iter().find(|it| !self.is_mortal(it));
+        &spared.unwrap().process
+    }
+
     /// Takes out any of them.
     fn take_any(&mut self) -> Member {
         let which = self.random.usize(0..self.members.len());
         self.members.swap_remove(which)
     }
 
-    async fn wait_until_all_work(&self, records: u64) {
-        let processes: Vec<_> = self.members.iter().map(|it| &it.process).collect();
-        wait_until_all_work(&processes, records).await;
+    /// Takes out any that may end.
+    fn take_mortal(&mut self) -> Member {
+        let mortal = (0..self.members.len()).filter(|at| self.is_mortal(&self.members[*at]));
+        let mortal: Vec<_> = mortal.collect();
+        let which = mortal[self.random.usize(0..mortal.len())];
+        self.members.swap_remove(which)
+    }
+
+    fn is_mortal(&self, member: &Member) -> bool {
+        self.spared.as_ref() != Some(&member.name)
+    }
+
+    pub(super) fn processes(&self) -> Vec<&Process> {
+        self.members.iter().map(|it| &it.process).collect()
+    }
+
+    pub(super) async fn wait_until_all_work(&self, records: u64) {
+        wait_until_all_work(&self.processes(), records).await;
     }
 
     /// What may happen with so many of them.
-    fn any_event(&mut self) -> Event {
+    pub(super) fn any_event(&mut self) -> Event {
         let members = self.members.len();
+        let mortal = self.members.iter().any(|it| self.is_mortal(it));
         let fits = |event: &Event| match event {
-            Event::Killed | Event::Frozen | Event::Twin => true,
-            Event::KilledForLong | Event::FrozenForLong | Event::Leaves => members > 1,
+            Event::Frozen => true,
+            Event::Killed | Event::Twin => mortal,
+            Event::KilledForLong | Event::Leaves => mortal && members > 1,
+            Event::FrozenForLong => members > 1,
             Event::Joins => members < MEMBERS_MAX,
         };
         let fitting: Vec<_> = ALL.into_iter().filter(fits).collect();
@@ -104,14 +151,14 @@ impl Storm {
     }
 
     /// Lets something happen, sees that it has, and waits until all are at work again.
-    async fn happens(&mut self, event: Event) {
+    pub(super) async fn happens(&mut self, event: Event) {
         println!("{event:?} with {:?}", self.members);
         tokio::time::sleep(Duration::from_millis(self.random.u64(0..300))).await;
         match event {
             Event::Joins => self.join(),
-            Event::Leaves => drain(&self.take_any().process).await,
+            Event::Leaves => drain(&self.take_mortal().process).await,
             Event::Killed | Event::KilledForLong => {
-                let Member { name, process } = self.take_any();
+                let Member { name, process } = self.take_mortal();
                 process.signal(Signal::Kill).unwrap();
                 process.wait(LIMIT).await.unwrap();
                 if event == Event::KilledForLong {
@@ -138,7 +185,7 @@ impl Storm {
                 self.members.push(frozen);
             }
             Event::Twin => {
-                let Member { name, process } = self.take_any();
+                let Member { name, process } = self.take_mortal();
                 let twin = self.scene.start(&name);
                 let twins = [process, twin];
                 wait::until("one of the twins ends", LIMIT, async || {
@@ -161,21 +208,18 @@ impl Storm {
         *self.bitten.entry(event).or_default() += 1;
         self.wait_until_all_work(20).await;
     }
+
+    /// Says how often each has happened.
+    pub(super) fn tell(&self) {
+        for (event, times) in &self.bitten {
+            given::bitten(*times, &format!("{event:?}"));
+        }
+    }
 }
 
 async fn a_storm(scene: Scene) {
-    let scene = scene
-        .with("ORCH_HTTP_ADDR", "127.0.0.1:0")
-        // What a killed one leaves open keeps the others from its partitions.
-        .with("ORCH_KAFKA_PRODUCER_TRANSACTION_TIMEOUT_MS", "2000");
     let events = given::times(6);
-    let mut storm = Storm {
-        random: fastrand::Rng::with_seed(given::seed()),
-        scene,
-        members: Vec::new(),
-        names: 0,
-        bitten: BTreeMap::new(),
-    };
+    let mut storm = Storm::new(scene, given::seed());
     let load = storm.scene.load(PER_SECOND);
     storm.join();
     storm.join();
@@ -186,12 +230,9 @@ async fn a_storm(scene: Scene) {
         storm.happens(event).await;
         println!("{event:?} was over after {:?}", began.elapsed());
     }
-    for (event, times) in &storm.bitten {
-        given::bitten(*times, &format!("{event:?}"));
-    }
+    storm.tell();
     let inputs = load.stop().await;
-    let processes: Vec<_> = storm.members.iter().map(|it| &it.process).collect();
-    storm.scene.finish(&inputs, &processes).await;
+    storm.scene.finish(&inputs, &storm.processes()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

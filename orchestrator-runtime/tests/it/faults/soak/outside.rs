@@ -1,0 +1,186 @@
+//! What happens around a group: to its requests, its broker, its database, a process's descriptors, and in its source.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use orchestrator_testkit::kafka::Kafka;
+use orchestrator_testkit::postgres::Postgres;
+use orchestrator_testkit::process::Process;
+use orchestrator_testkit::proxy::{Api, Fault, Plan, Proxy};
+use orchestrator_testkit::wait;
+use sqlx::{Connection, Executor, PgConnection};
+use tokio::task::block_in_place;
+
+use super::super::given;
+use super::super::scene::LIMIT;
+use super::super::served::counted;
+use super::super::storm::Storm;
+use super::Unruly;
+
+const CUT: [Api; 6] = [
+    Api::AddPartitionsToTxn,
+    Api::Produce,
+    Api::AddOffsetsToTxn,
+    Api::TxnOffsetCommit,
+    Api::EndTxn,
+    Api::Fetch,
+];
+/// Times that each is cut before something else happens.
+const CUTS: u64 = 3;
+/// Standard streams and little else are below.
+const DESCRIPTORS: u64 = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Outside {
+    /// Connections are cut before the broker has a request of some kind.
+    RequestsCut,
+    /// Connections are cut instead of the answer to one of some kind.
+    AnswersCut,
+    /// A commit reaches the broker after its repetition.
+    CommitLate,
+    /// The broker stands still.
+    BrokerSilent,
+    /// The database ends at once, and comes back.
+    DatabaseEnded,
+    /// The database stands still with all its connections.
+    DatabaseSilent,
+    /// Somebody locks the ledger's table.
+    DatabaseLocked,
+    /// A process may not open anything any more, and its connections are cut.
+    DescriptorsGone,
+    /// Records come that cannot be transformed, decoded, written, or not at once.
+    Unruly,
+}
+
+impl Outside {
+    pub(super) const ALL: [Self; 9] = [
+        Self::RequestsCut,
+        Self::AnswersCut,
+        Self::CommitLate,
+        Self::BrokerSilent,
+        Self::DatabaseEnded,
+        Self::DatabaseSilent,
+        Self::DatabaseLocked,
+        Self::DescriptorsGone,
+        Self::Unruly,
+    ];
+
+    /// Any of them, or none: then something happens to the group itself.
+    pub(super) fn any(random: &mut fastrand::Rng) -> Option<Self> {
+        let which = random.usize(0..Self::ALL.len() * 2);
+        Self::ALL.get(which).copied()
+    }
+}
+
+pub(super) struct World {
+    pub(super) kafka: Kafka,
+    pub(super) proxy: Proxy,
+    pub(super) database: Postgres,
+    /// Of the ledger.
+    pub(super) url: String,
+    pub(super) bitten: BTreeMap<String, u64>,
+}
+
+impl World {
+    /// Lets something happen, sees that it has, and waits until all are at work again.
+    pub(super) async fn happens(&mut self, event: Outside, storm: &mut Storm, unruly: &mut Unruly) {
+        let random = &mut storm.random;
+        match event {
+            Outside::RequestsCut => {
+                self.cut(CUT[random.usize(..CUT.len())], Fault::CutRequest)
+                    .await
+            }
+            Outside::AnswersCut => {
+                self.cut(CUT[random.usize(..CUT.len())], Fault::CutAnswer)
+                    .await
+            }
+            Outside::CommitLate => {
+                let late = Duration::from_millis(random.u64(100..400));
+                let plan = Plan::new(Api::EndTxn, Fault::LateRequest(late));
+                self.bites(plan.every(3), 1, "EndTxn late").await;
+            }
+            Outside::BrokerSilent => {
+                let time = Duration::from_millis(random.u64(200..3_000));
+                self.kafka.pause().unwrap();
+                tokio::time::sleep(time).await;
+                self.kafka.resume().unwrap();
+                self.has_bitten("the broker silent", 1);
+            }
+            Outside::DatabaseEnded => {
+                block_in_place(|| self.database.stop_immediate().unwrap());
+                until_circuit(storm.spared(), true).await;
+                block_in_place(|| self.database.restart().unwrap());
+                until_circuit(storm.spared(), false).await;
+                self.has_bitten("the database ended", 1);
+            }
+            Outside::DatabaseSilent => {
+                block_in_place(|| self.database.pause().unwrap());
+                until_circuit(storm.spared(), true).await;
+                block_in_place(|| self.database.resume().unwrap());
+                until_circuit(storm.spared(), false).await;
+                self.has_bitten("the database silent", 1);
+            }
+            Outside::DatabaseLocked => {
+                let mut rival = PgConnection::connect(&self.url).await.unwrap();
+                let lock = "BEGIN; LOCK TABLE event_failures IN ACCESS EXCLUSIVE MODE";
+                sqlx::raw_sql(lock).execute(&mut rival).await.unwrap();
+                until_circuit(storm.spared(), true).await;
+                rival.execute("ROLLBACK").await.unwrap();
+                until_circuit(storm.spared(), false).await;
+                self.has_bitten("the ledger's table locked", 1);
+            }
+            Outside::DescriptorsGone => {
+                let process = storm.spared();
+                let before = process.line_count();
+                process.limit_descriptors(Some(DESCRIPTORS)).unwrap();
+                let plan = Plan::new(Api::Produce, Fault::CutAnswer);
+                self.proxy.inflict(plan.every(5));
+                let told = |line: &str| line.contains("Too many open files");
+                let told = process.wait_for_line_after(before, LIMIT, told);
+                told.await.unwrap();
+                self.proxy.relent();
+                process.limit_descriptors(None).unwrap();
+                self.has_bitten("no more descriptors", 1);
+            }
+            Outside::Unruly => {
+                unruly.come(&storm.scene).await;
+                storm.scene.wait_until_caught_up().await;
+            }
+        }
+        storm.wait_until_all_work(20).await;
+    }
+
+    async fn cut(&mut self, api: Api, fault: Fault) {
+        let plan = Plan::new(api, fault).every(3);
+        self.bites(plan, CUTS, &format!("{api:?} {fault:?}")).await;
+    }
+
+    async fn bites(&mut self, plan: Plan, times: u64, what: &str) {
+        let bites = self.proxy.inflict(plan.times(times));
+        let bitten = wait::until(what, LIMIT, async || bites.bitten() >= times);
+        if let Err(error) = bitten.await {
+            panic!("void: {error}: {} of {times}", bites.bitten());
+        }
+        self.has_bitten(what, times);
+    }
+
+    fn has_bitten(&mut self, what: &str, times: u64) {
+        *self.bitten.entry(what.to_owned()).or_default() += times;
+    }
+
+    /// Says how often each has happened.
+    pub(super) fn tell(&self) {
+        for (what, times) in &self.bitten {
+            given::bitten(*times, what);
+        }
+    }
+}
+
+/// Waits until a process leaves its database alone, or does not any more.
+async fn until_circuit(process: &Process, open: bool) {
+    let what = format!("the ledger's circuit is open: {open}");
+    let circuit = wait::until(&what, LIMIT, async || {
+        (counted(process, "orch_db_circuit_open").await > 0) == open
+    });
+    circuit.await.unwrap();
+}
