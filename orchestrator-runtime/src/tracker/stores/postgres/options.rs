@@ -61,12 +61,20 @@ pub(super) fn parse(url: &str, timeout: Duration) -> Result<PgConnectOptions, Tr
     }
     // The last one of a setting holds, so that those of the URL win.
     let url = format!("{location}?options={}&{parameters}", settings(timeout));
-    // The driver's own error would quote parts of the URL.
-    let options = PgConnectOptions::from_str(&url).map_err(|_| {
+    let no_url = || {
         refused(
             "ORCH_DB_URL is not a PostgreSQL URL: it should look like postgres://user:password@host:5432/database",
         )
-    })?;
+    };
+    // The driver's own error would quote parts of the URL.
+    let options = PgConnectOptions::from_str(&url).map_err(|_| no_url())?;
+    // A URL that was pasted into another would have the server repeat its password: no such database.
+    if options
+        .get_database()
+        .is_some_and(|name| name.contains("://"))
+    {
+        return Err(no_url());
+    }
     let options = match options.get_application_name() {
         None => options.application_name("orchestrator"),
         Some(_) => options,
@@ -94,4 +102,20 @@ fn settings(timeout: Duration) -> String {
     ];
     let settings = settings.map(|(key, value)| format!("-c%20{key}%3D{value}"));
     settings.join("%20")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_url_that_is_pasted_into_another_is_refused_without_its_password() {
+        let pasted = "postgres://u:outer@h:1/postgres://u:inner@h:1/ledger";
+        let error = parse(pasted, Duration::from_secs(1)).unwrap_err();
+        assert!(error.message.contains("should look like"), "{error}");
+        assert!(!error.message.contains("inner"), "{error}");
+        parse("postgres://u:p@h:1/ledger", Duration::from_secs(1)).unwrap();
+    }
 }

@@ -62,9 +62,10 @@ async fn a_soak_with_everything_that_can_happen() {
     let mut storm = Storm::new(scene, seed);
     let mut unruly = Unruly::default();
     let audit = Following::start(&storm.scene, &world.url);
-    let load = storm.scene.load(PER_SECOND);
     storm.join();
     storm.spare_the_first();
+    // Not before there is a program: it may have to be built.
+    let load = storm.scene.load(PER_SECOND);
     storm.join();
     storm.wait_until_all_work(20).await;
     let mut steady = Steady::watch(storm.spared().pid());
