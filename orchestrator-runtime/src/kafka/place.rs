@@ -3,12 +3,13 @@
 //! In a group of KIP-848 it outlasts the member: the broker keeps it for the session time-out (45 s by default) when a
 //! process is killed *and* when it leaves. Here it is taken, to be given up for good or to be handed to another consumer,
 //! and watched. Called by the poll thread between consumers, by the session's helper thread, and by the transaction
-//! thread once it was fenced; it blocks.
+//! thread once it was fenced; all that blocks. The orchestrator visits it before it takes a fence for a twin.
 //!
 //! All that librdkafka (2.12) can say is "I am away for a while" (epoch -2). But a member of the classic protocol may
 //! take the place of one with the same name, whoever that is; when it unsubscribes it leaves for good, and a member in
 //! the protocol of KIP-848 may take its place in turn. See `docs/adr/0003-group-membership.md`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,6 +34,11 @@ const TWIN_JOINS: Duration = Duration::from_secs(3);
 /// How often it is asked meanwhile who has our place, and how long one answer is waited for.
 const ASK_EVERY: Duration = Duration::from_millis(250);
 const ASK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the broker may take to end a session, beyond its time-out.
+const GHOST_GOES: Duration = Duration::from_secs(3);
+/// librdkafka's default.
+const SESSION: Duration = Duration::from_secs(45);
 
 /// Why a place could not be given up.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +111,50 @@ impl Name {
 /// Whether members with these settings leave a place behind.
 pub(crate) fn outlasts_its_member(config: &ClientConfig) -> bool {
     Name::outlasting(config).is_some()
+}
+
+/// Asks who has a place, without being a member.
+#[derive(Clone)]
+pub(crate) struct Visitor {
+    name: Name,
+    client: Arc<BaseConsumer<Stand>>,
+    /// After so long a member that nobody is goes.
+    session: Duration,
+}
+
+impl Visitor {
+    /// To the place that members with these settings have, if another than they could be a ghost there. librdkafka (2.12)
+    /// repeats a JoinGroup that had no answer. If the first one reaches the broker after that, the member that it makes takes
+    /// the place from the one that joined, and nobody is that member. In KIP-848 a member draws its own id, so that both
+    /// are the same.
+    pub(crate) fn to(config: &ClientConfig) -> Option<Result<Self, KafkaError>> {
+        let name = Name::of(config).filter(|_| !is_consumer_protocol(config))?;
+        let session = config.get("session.timeout.ms");
+        let session = session.and_then(|ms| ms.parse().ok());
+        let session = session.map_or(SESSION, Duration::from_millis);
+        let client = BaseConsumer::from_config_and_context(config, Stand::default());
+        Some(client.map(|client| Self {
+            name,
+            client: Arc::new(client),
+            session,
+        }))
+    }
+
+    /// Whether somebody else has the place who lives: what nobody is goes with its session.
+    ///
+    /// Cancel safety: only a question is left unanswered.
+    pub(crate) async fn finds_a_twin(self) -> bool {
+        let deadline = Instant::now() + self.session + GHOST_GOES;
+        loop {
+            let visitor = self.clone();
+            let asked = move || visitor.name.member(visitor.client.client(), ASK_PATIENCE);
+            match tokio::task::spawn_blocking(asked).await {
+                Ok(Ok(None)) => return false,
+                _ if Instant::now() > deadline => return true,
+                _ => tokio::time::sleep(ASK_EVERY).await,
+            }
+        }
+    }
 }
 
 /// Looks now and then whether a place is still ours. librdkafka (2.12) ignores what it is told when it is not, unless

@@ -10,6 +10,7 @@ use orchestrator_core::ports::SessionFailure;
 use super::client_config::{self, Redacted, Timings};
 use super::committer::{CommitterSettings, FenceJudge, KafkaCommitter};
 use super::membership::Membership;
+use super::place::Visitor;
 use super::session::{KafkaSession, Limiter, SessionHandle, SessionSettings};
 use super::transactor::TransactorObserver;
 use crate::config::Config;
@@ -107,6 +108,16 @@ impl KafkaPorts {
             committer,
             handle,
         })
+    }
+}
+
+/// Whether it was a twin that has fenced a worker: a process of the same name that lives.
+///
+/// Cancel safety: only a question is left unanswered.
+pub(crate) async fn has_a_twin(config: &Config, identity: &Identity, number: usize) -> bool {
+    match Visitor::to(&client_config::consumer(config, identity, number)) {
+        Some(Ok(visitor)) => visitor.finds_a_twin().await,
+        Some(Err(_)) | None => true,
     }
 }
 

@@ -15,7 +15,7 @@ use super::{Orchestrator, ledger, settings};
 use crate::config::Config;
 use crate::health::{Health, WorkerState};
 use crate::identity::Identity;
-use crate::kafka::ports::KafkaPorts;
+use crate::kafka::ports::{KafkaPorts, has_a_twin};
 use crate::kafka::session::{Limiter, limiter};
 use crate::metrics::PipelineMetrics;
 use crate::observe::{Observer, TransactionObserver};
@@ -188,6 +188,7 @@ impl<T: Transformer> Running<T> {
             if let SessionFailure::Fenced(error) = &failure {
                 match identity.renewed() {
                     Some(renewed) => identity = renewed,
+                    None if !self.has_a_twin(number, &identity, error).await => {}
                     None => {
                         let why = format!("fenced: {error}");
                         health.state(WorkerState::Died { why });
@@ -221,6 +222,22 @@ impl<T: Transformer> Running<T> {
                 }
                 () = tokio::time::sleep(wait) => {}
             }
+        }
+    }
+
+    /// Whether it was a twin that has fenced a worker of this name, as far as there is time to find out.
+    async fn has_a_twin(&self, number: usize, identity: &Identity, error: &str) -> bool {
+        tracing::warn!(
+            worker = number,
+            error,
+            "fenced: waiting whether another process has our place in the group, or a request of our own that came late"
+        );
+        let waits_for = "our place in the group".into();
+        let health = self.health.worker(number);
+        health.state(WorkerState::Starting { waits_for });
+        tokio::select! {
+            () = self.drain.cancelled() => true,
+            found = has_a_twin(&self.config, identity, number) => found,
         }
     }
 

@@ -60,6 +60,15 @@ pub enum Signal {
     Cont,
 }
 
+/// What a process may be short of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// The number of its highest descriptor, and one: RLIMIT_NOFILE.
+    Descriptors,
+    /// The bytes of any file that it writes to, as on a full disk: RLIMIT_FSIZE.
+    FileBytes,
+}
+
 /// A running program. It is killed when this is dropped, and when our process ends in any way.
 pub struct Process {
     name: String,
@@ -107,20 +116,24 @@ impl Process {
         self.do_to_it(&format!("send {signal:?}"), |pid| kill_process(pid, raw))
     }
 
-    /// From now on it can open nothing if it has so many descriptors, or more; with none, as we can. Those that it has
-    /// it keeps.
+    /// From now on it may have no more of something; with none, as much as we. What it has it keeps. A program whose
+    /// files get too large is ended by SIGXFSZ unless it was [told](Program::after) to ignore that.
     ///
     /// # Errors
     /// [`ProcessError::Ended`] if it has ended already.
-    pub fn limit_descriptors(&self, most: Option<u64>) -> Result<(), ProcessError> {
+    pub fn limit(&self, what: Limit, most: Option<u64>) -> Result<(), ProcessError> {
         use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
-        let ours = getrlimit(Resource::Nofile);
+        let resource = match what {
+            Limit::Descriptors => Resource::Nofile,
+            Limit::FileBytes => Resource::Fsize,
+        };
+        let ours = getrlimit(resource);
         let limit = Rlimit {
             current: most.or(ours.current),
             maximum: ours.maximum,
         };
-        self.do_to_it("limit the descriptors", |pid| {
-            prlimit(Some(pid), Resource::Nofile, limit).map(drop)
+        self.do_to_it(&format!("limit {what:?}"), |pid| {
+            prlimit(Some(pid), resource, limit).map(drop)
         })
     }
 

@@ -21,6 +21,8 @@ const OWN_PREFIXES: [&str; 2] = ["ORCH_", "EXAMPLE_"];
 #[derive(Debug, Clone)]
 pub struct Program {
     path: PathBuf,
+    /// What a shell does before, and that it becomes the program then.
+    before: Option<String>,
     arguments: Vec<OsString>,
     environment: BTreeMap<OsString, OsString>,
     folder: Option<PathBuf>,
@@ -32,11 +34,19 @@ impl Program {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
+            before: None,
             arguments: Vec::new(),
             environment: BTreeMap::new(),
             folder: None,
             log: None,
         }
+    }
+
+    /// Has a shell do something first that the program inherits: `umask 077`, say, or `trap '' XFSZ`.
+    #[must_use]
+    pub fn after(mut self, commands: &str) -> Self {
+        self.before = Some(format!("{commands}; exec \"$0\" \"$@\""));
+        self
     }
 
     /// Adds an argument.
@@ -82,7 +92,14 @@ impl Program {
     pub fn start(&self) -> Result<Process, ProcessError> {
         let name = self.path.file_name().unwrap_or(OsStr::new("program"));
         let name = name.to_string_lossy().into_owned();
-        let mut command = Command::new(&self.path);
+        let mut command = match &self.before {
+            None => Command::new(&self.path),
+            Some(before) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(before).arg(&self.path);
+                shell
+            }
+        };
         command.args(&self.arguments).stdin(Stdio::null());
         if let Some(path) = &self.log {
             let creating = || ProcessError::io(format!("create {}", path.display()));

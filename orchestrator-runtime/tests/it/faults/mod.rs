@@ -25,6 +25,7 @@ pub(crate) mod scene;
 pub(crate) mod served;
 mod soak;
 mod storm;
+mod topics;
 mod twin;
 mod two_pipelines;
 mod two_topics;

@@ -212,6 +212,29 @@ async fn judged_with_an_expelled_member(bug: &str) -> Result<(), String> {
     scene.judge(&inputs).await
 }
 
+/// A member joins again, and its first request to do so reaches the broker after the second: the member that it makes
+/// takes the place of ours, and nobody is that member.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_has_fenced_itself_goes_on() {
+    let (scene, proxy) = behind_a_proxy().await;
+    let load = scene.load(PER_SECOND);
+    let app = start(&scene, NONE);
+    wait_until_all_work(&[&app], 200).await;
+    // It gives its membership up, of which the broker knows nothing.
+    proxy.inflict(Plan::new(Api::Heartbeat, Fault::LoseAnswer));
+    let late = Fault::LateRequest(Duration::from_millis(500));
+    let bites = proxy.inflict(Plan::new(Api::JoinGroup, late).times(1));
+    has_bitten("JoinGroup after its repetition", &bites, 1).await;
+    proxy.relent();
+    let fenced = app.wait_for_line(LIMIT, |line| {
+        line.contains("a request of our own that came late")
+    });
+    fenced.await.unwrap();
+    wait_until_all_work(&[&app], 200).await;
+    let inputs = load.stop().await;
+    scene.finish(&inputs, &[&app]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_is_expelled_while_it_joins_commits_nothing_of_others() {
     for _ in 0..given::times(1) {

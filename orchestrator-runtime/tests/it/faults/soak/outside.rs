@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use orchestrator_testkit::kafka::Kafka;
 use orchestrator_testkit::postgres::Postgres;
-use orchestrator_testkit::process::Process;
+use orchestrator_testkit::process::{Limit, Process};
 use orchestrator_testkit::proxy::{Api, Fault, Plan, Proxy};
 use orchestrator_testkit::wait;
 use sqlx::{Connection, Executor, PgConnection};
@@ -132,14 +132,16 @@ impl World {
             Outside::DescriptorsGone => {
                 let process = storm.spared();
                 let before = process.line_count();
-                process.limit_descriptors(Some(DESCRIPTORS)).unwrap();
+                process
+                    .limit(Limit::Descriptors, Some(DESCRIPTORS))
+                    .unwrap();
                 let plan = Plan::new(Api::Produce, Fault::CutAnswer);
                 self.proxy.inflict(plan.every(5));
                 let told = |line: &str| line.contains("Too many open files");
                 let told = process.wait_for_line_after(before, LIMIT, told);
                 told.await.unwrap();
                 self.proxy.relent();
-                process.limit_descriptors(None).unwrap();
+                process.limit(Limit::Descriptors, None).unwrap();
                 self.has_bitten("no more descriptors", 1);
             }
             Outside::Unruly => {

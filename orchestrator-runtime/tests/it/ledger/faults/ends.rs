@@ -15,7 +15,7 @@ use crate::faults::scene::drain;
 use crate::faults::served::wait_until_all_work;
 
 /// How many rows the log says were dropped: by name, as a range, or summed up.
-fn dropped_by_the_log(app: &Process) -> usize {
+pub(super) fn dropped_by_the_log(app: &Process) -> usize {
     let lines = app.lines().into_iter();
     let lines = lines.filter_map(|line| serde_json::from_str::<Value>(&line.text).ok());
     let rows = lines.filter_map(|line| {

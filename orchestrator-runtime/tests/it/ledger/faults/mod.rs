@@ -3,6 +3,7 @@
 //! one exactly those that were counted.
 
 mod crowds;
+mod disk;
 mod ends;
 mod outages;
 mod pipeline;
