@@ -80,8 +80,9 @@ pub struct Worker<S, C, T, O = ()> {
     told: Option<Instant>,
     /// Whether as much waits behind held records as may be kept.
     crowded: bool,
-    /// The bytes of partitions that flow.
+    /// The bytes of partitions that flow, and of them those that wait for a mark.
     flowing: usize,
+    withheld: usize,
     counts: Counts,
     failed: Option<SessionFailure>,
     /// When a drain that has begun must be over.
@@ -122,6 +123,7 @@ where
             told: None,
             crowded: false,
             flowing: 0,
+            withheld: 0,
             counts: Counts::default(),
             failed: None,
             deadline: None,

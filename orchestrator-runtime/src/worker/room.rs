@@ -21,11 +21,13 @@ where
     T: Transformer,
     O: WorkerObserver,
 {
-    /// Whether more records fit: beside what waits behind held records, two units' worth is kept at the most.
+    /// Whether more records fit: beside what waits behind held records, two units' worth is kept at the most; and of what
+    /// waits for a mark only as much as is worked on until the next has come, or it would fill all of that at each start.
     pub(super) fn has_room(&self) -> bool {
         let pending = self.pending.size();
         !self.crowded
             && pending.bytes + self.flowing < 2 * self.settings.max_bytes
+            && self.withheld < self.settings.max_bytes / 8
             && pending.records < self.settings.max_records
     }
 
@@ -63,7 +65,8 @@ where
                 }
             }
         }
-        self.flowing = flowing + self.searches.bytes();
+        self.withheld = self.searches.bytes();
+        self.flowing = flowing + self.withheld;
         self.crowded = long + short > max;
         let alone = self.searches.alone(&self.lanes).cloned();
         for (partition, lane) in &mut self.lanes {
