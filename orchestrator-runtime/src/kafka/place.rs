@@ -125,8 +125,8 @@ pub(crate) struct Visitor {
 impl Visitor {
     /// To the place that members with these settings have, if another than they could be a ghost there. librdkafka (2.12)
     /// repeats a JoinGroup that had no answer. If the first one reaches the broker after that, the member that it makes takes
-    /// the place from the one that joined, and nobody is that member. In KIP-848 a member draws its own id, so that both
-    /// are the same.
+    /// the place from the one that joined, and nobody is that member. Not in KIP-848, where it is not known yet how long
+    /// such a ghost stays.
     pub(crate) fn to(config: &ClientConfig) -> Option<Result<Self, KafkaError>> {
         let name = Name::of(config).filter(|_| !is_consumer_protocol(config))?;
         let session = config.get("session.timeout.ms");

@@ -147,6 +147,8 @@ impl Writer {
             .set("message.timeout.ms", "50000")
             // A topic that does not exist is an error soon, not after 30 s.
             .set("topic.metadata.propagation.max.ms", "3000")
+            // A topic may grow while it is written to.
+            .set("topic.metadata.refresh.interval.ms", "10000")
             .set("reconnect.backoff.ms", "20")
             .set("reconnect.backoff.max.ms", "500");
         if let Some(id) = transactional {

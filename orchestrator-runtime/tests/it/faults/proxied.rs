@@ -220,9 +220,10 @@ async fn a_member_that_has_fenced_itself_goes_on() {
     let load = scene.load(PER_SECOND);
     let app = start(&scene, NONE);
     wait_until_all_work(&[&app], 200).await;
-    // It gives its membership up, of which the broker knows nothing.
-    proxy.inflict(Plan::new(Api::Heartbeat, Fault::LoseAnswer));
-    let late = Fault::LateRequest(Duration::from_millis(500));
+    // It gives its membership up, of which the broker knows nothing: no other is sent until this one has its answer.
+    proxy.inflict(Plan::new(Api::Heartbeat, Fault::LoseAnswer).times(1));
+    // The repetition has its answer by then, and is a member for a while.
+    let late = Fault::LateRequest(Duration::from_millis(1_500));
     let bites = proxy.inflict(Plan::new(Api::JoinGroup, late).times(1));
     has_bitten("JoinGroup after its repetition", &bites, 1).await;
     proxy.relent();
