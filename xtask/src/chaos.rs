@@ -122,9 +122,15 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         println!("seed {seed}: {here} faults in {seconds:.0} s, {faults} so far");
         if !round.passed {
             println!(
-                "FAILED with seed {seed}: {}; again: cargo xtask chaos --what {} --seed {seed} --minutes 0{}",
+                "FAILED with seed {seed}: {}; again: cargo xtask chaos --what {} --seed {seed} --minutes {}{}",
                 log.display(),
                 options.what.name(),
+                // Of a soak that is its length.
+                if options.what.lasts() {
+                    options.minutes
+                } else {
+                    0
+                },
                 options
                     .faults
                     .map_or(String::new(), |faults| format!(" --faults {faults}"))

@@ -18,7 +18,7 @@ const PARTITIONS: i32 = 3;
 /// Reading a whole table is no small thing.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What the example app is built with.
-const FEATURES: [&str; 2] = [
+pub(crate) const FEATURES: [&str; 2] = [
     "orchestrator-runtime/postgres",
     "orchestrator-runtime/mysql",
 ];

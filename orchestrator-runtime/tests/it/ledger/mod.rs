@@ -3,7 +3,7 @@
 //! Every test compares the table, read by plain SQL, row by row with what `truth` makes of the source topic and of
 //! what the test did. Neither shares code with the tracker.
 
-mod bed;
+pub(crate) mod bed;
 mod faults;
 mod modes;
 mod restarts;

@@ -25,6 +25,8 @@ use outside::{Outside, World};
 use steady::Steady;
 use unruly::Unruly;
 
+use crate::ledger::bed::FEATURES;
+
 const PARTITIONS: i32 = 8;
 /// As many as there are in the end, if there is time to notice.
 const MORE_PARTITIONS: i32 = 10;
@@ -33,11 +35,6 @@ const NOTICED_AFTER: Duration = Duration::from_secs(12 * 60);
 const PER_SECOND: u32 = 1_600;
 /// Without a time that is given: so many events.
 const FEW: u64 = 10;
-/// What the example app is built with, as for the tests of the ledger.
-const FEATURES: &[&str] = &[
-    "orchestrator-runtime/postgres",
-    "orchestrator-runtime/mysql",
-];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_soak_with_everything_that_can_happen() {
@@ -133,7 +130,7 @@ async fn grow(scene: &Scene) {
 async fn scene(kafka: &Kafka, proxy: &Proxy, url: &str, spill: &str) -> Scene {
     Scene::new(kafka, 1, PARTITIONS)
         .await
-        .built_with(FEATURES)
+        .built_with(&FEATURES)
         .with("ORCH_BOOTSTRAP_SERVERS", proxy.bootstrap_servers())
         .with("ORCH_FAILURE_MODE", "SKIP_AND_LOG")
         .with("ORCH_DB_STRATEGY", "LIGHTWEIGHT")
