@@ -9,6 +9,7 @@ use orchestrator_testkit::wait;
 
 use super::scene::{LIMIT, Scene};
 
+const LINGER_MS: &str = "ORCH_KAFKA_PRODUCER_LINGER_MS";
 /// So long a transaction must be seen as open: more than its markers take on a machine with other things to do.
 const LOOKED_AT: Duration = Duration::from_millis(300);
 
@@ -16,7 +17,7 @@ impl Scene {
     /// Outputs are written as soon as they are sent, not just before the commit, so that a transaction can be seen as
     /// open.
     pub(crate) fn writing_at_once(self) -> Self {
-        self.with("ORCH_KAFKA_PRODUCER_LINGER_MS", "0")
+        self.with(LINGER_MS, "0")
     }
 
     /// Whether records of an open transaction lie in the target: in the log, and visible to nobody. While a process is at
@@ -29,6 +30,11 @@ impl Scene {
 
     /// Stops working processes with SIGSTOP at a moment when one of them has a transaction open; they stay so.
     pub(crate) async fn freeze_in_transaction(&self, processes: &[&Process]) {
+        assert_eq!(
+            self.variable(LINGER_MS),
+            Some("0"),
+            "what lingers is seen too late: the scene must be `writing_at_once`"
+        );
         let all = |signal| {
             for process in processes {
                 process.signal(signal).unwrap();

@@ -106,6 +106,11 @@ impl Scene {
         self
     }
 
+    /// What a variable was set to.
+    pub(crate) fn variable(&self, key: &str) -> Option<&str> {
+        self.variables.get(key).map(String::as_str)
+    }
+
     /// With the example app built with these features.
     pub(crate) fn built_with(mut self, features: &'static [&'static str]) -> Self {
         self.features = features;

@@ -72,7 +72,8 @@ async fn replayed(strategy: Strategy, kind: Kind) {
 
 /// It stands still while another takes over, and goes on as if nothing had happened: what it says then is old.
 async fn a_zombie(strategy: Strategy, kind: Kind) {
-    let bed = Bed::new(strategy, kind, Mode::SkipAndLog).await;
+    let mut bed = Bed::new(strategy, kind, Mode::SkipAndLog).await;
+    bed.scene = bed.scene.writing_at_once();
     let bed = bed.with("ORCH_KAFKA_PRODUCER_TRANSACTION_TIMEOUT_MS", "2000");
     let load = bed.load(bed.pace());
     let zombie = bed.start("zombie");

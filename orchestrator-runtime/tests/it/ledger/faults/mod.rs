@@ -20,6 +20,7 @@ use tokio::task::block_in_place;
 use pipeline::Pipeline;
 
 use super::truth::Strategy;
+use crate::faults::scene::LIMIT;
 
 /// What a fault has to leave behind, so that it is known to have bitten.
 #[derive(Clone, Copy, Debug)]
@@ -82,18 +83,37 @@ const SIX: [(Strategy, bool); 6] = [
     (Strategy::Reliable, false),
 ];
 
+/// Those to whom a fault happens.
+struct Victims {
+    /// Of each the database.
+    databases: Vec<String>,
+    /// Whether each has felt it, in what it says of itself.
+    feeling: Vec<tokio::sync::watch::Receiver<bool>>,
+}
+
+impl Victims {
+    /// Lets the fault last so long, and until each of them has felt it: on a machine that is busy they are late to. One
+    /// that does not within the limit is a finding of its own.
+    async fn suffer(&self, at_least: Duration) {
+        lasts(at_least).await;
+        let feeling = self.feeling.iter().cloned();
+        let all = join_all(feeling.map(async |mut felt| felt.wait_for(|felt| *felt).await.is_ok()));
+        tokio::time::timeout(LIMIT, all).await.ok();
+    }
+}
+
 /// Lets the fault happen to pipelines at work, and judges what came of it.
 async fn survives(
     server: &Postgres,
     which: &[(Strategy, bool)],
     bite: Bite,
-    fault: impl AsyncFnOnce(&[String]),
+    fault: impl AsyncFnOnce(&Victims),
 ) {
     let mut pipelines = pipelines(server, which).await;
-    let databases: Vec<String> = pipelines
-        .iter()
-        .map(|p| p.bed.table.database().to_owned())
-        .collect();
+    let mut victims = Victims {
+        databases: Vec::new(),
+        feeling: Vec::new(),
+    };
     for pipeline in &mut pipelines {
         pipeline.fault_begins().await;
     }
@@ -101,13 +121,17 @@ async fn survives(
     // Each in a task of its own: a fault may block.
     let watched = pipelines.into_iter().map(|mut pipeline| {
         let over = over.clone();
+        let (felt, feeling) = tokio::sync::watch::channel(false);
+        let database = pipeline.bed.table.database().to_owned();
+        victims.databases.push(database);
+        victims.feeling.push(feeling);
         tokio::spawn(async move {
-            pipeline.watch(over).await;
+            pipeline.watch(bite, felt, over).await;
             pipeline
         })
     });
     let watched: Vec<_> = watched.collect();
-    fault(&databases).await;
+    fault(&victims).await;
     watching.send(true).unwrap();
     let pipelines = join_all(watched).await.into_iter().map(Result::unwrap);
     let ends = pipelines.map(|pipeline| pipeline.finish(bite));

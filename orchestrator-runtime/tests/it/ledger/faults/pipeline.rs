@@ -7,7 +7,7 @@ use orchestrator_testkit::postgres::Postgres;
 use orchestrator_testkit::process::Process;
 use orchestrator_testkit::reader::Isolation;
 use orchestrator_testkit::wait;
-use tokio::sync::watch::Receiver;
+use tokio::sync::watch::{Receiver, Sender};
 
 use super::super::bed::Bed;
 use super::super::table::Table;
@@ -147,10 +147,11 @@ impl Pipeline {
         self.before = Look::at(&self.app).await;
     }
 
-    /// Looks at it until the fault is over.
-    pub(super) async fn watch(&mut self, mut over: Receiver<bool>) {
+    /// Looks at it until the fault is over, and tells as soon as it was felt.
+    pub(super) async fn watch(&mut self, bite: Bite, felt: Sender<bool>, mut over: Receiver<bool>) {
         loop {
             self.looks.push(Look::at(&self.app).await);
+            felt.send_replace(self.unfelt(bite).is_empty());
             let ended = over.wait_for(|over| *over);
             if tokio::time::timeout(LOOK_EVERY, ended).await.is_ok() {
                 break;
@@ -163,7 +164,7 @@ impl Pipeline {
     /// Lets it come to rest, and tells what is wrong.
     pub(super) async fn finish(self, bite: Bite) -> Vec<String> {
         let mut findings = self.kafka_went_on();
-        findings.extend(self.fault_bit(bite));
+        findings.extend(self.unfelt(bite));
         let name = self.name();
         let Self {
             bed,
@@ -195,11 +196,6 @@ impl Pipeline {
         if judged.missing as i64 != dropped || (spills && dropped != 0) {
             findings.push(format!(
                 "{name}: {judged:?}, but {dropped} rows were counted as dropped"
-            ));
-        }
-        if bite.opens && !spills && dropped == before.dropped() {
-            findings.push(format!(
-                "{name}: nothing was dropped: the fault did not bite"
             ));
         }
         let assigned = |look: &Look| look.sum("orch_rebalances_total", "");
@@ -262,8 +258,8 @@ impl Pipeline {
         findings
     }
 
-    /// Whether the fault was felt.
-    fn fault_bit(&self, bite: Bite) -> Vec<String> {
+    /// What of the fault was not felt until now.
+    fn unfelt(&self, bite: Bite) -> Vec<String> {
         let mut findings = Vec::new();
         let name = self.name();
         let max = |metric: &str, label: &str| {
@@ -282,6 +278,12 @@ impl Pipeline {
         }
         if bite.opens && self.spills && max("orch_ledger_spill_bytes", "") == 0 {
             findings.push(format!("{name}: nothing was seen in the journal"));
+        }
+        if bite.opens
+            && !self.spills
+            && max("orch_ledger_rows_dropped_total", "") == self.before.dropped()
+        {
+            findings.push(format!("{name}: nothing was dropped"));
         }
         findings
     }

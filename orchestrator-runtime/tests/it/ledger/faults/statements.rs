@@ -22,16 +22,16 @@ async fn a_table_that_is_locked_for_10_s() {
         class: Some("timeout"),
         opens: true,
     };
-    survives(&server, &SIX, bite, async |databases| {
+    survives(&server, &SIX, bite, async |victims| {
         let mut locks = Vec::new();
-        for database in databases {
+        for database in &victims.databases {
             let mut client = PgConnection::connect(&server.url(database)).await.unwrap();
             client.execute("BEGIN").await.unwrap();
             let lock = "LOCK TABLE event_failures IN ACCESS EXCLUSIVE MODE";
             client.execute(lock).await.unwrap();
             locks.push(client);
         }
-        lasts(Duration::from_secs(10)).await;
+        victims.suffer(Duration::from_secs(10)).await;
         for mut client in locks {
             client.execute("ROLLBACK").await.unwrap();
         }
@@ -47,17 +47,17 @@ async fn statements_that_are_too_slow() {
         class: Some("timeout"),
         opens: true,
     };
-    survives(&server, &FOUR, bite, async |databases| {
+    survives(&server, &FOUR, bite, async |victims| {
         const SLOW: &str = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
             'BEGIN PERFORM pg_sleep(0.8); RETURN NULL; END';
             CREATE TRIGGER slow BEFORE INSERT OR UPDATE ON event_failures \
             FOR EACH STATEMENT EXECUTE FUNCTION slow()";
         const FAST: &str = "DROP TRIGGER slow ON event_failures";
-        for database in databases {
+        for database in &victims.databases {
             block_in_place(|| server.sql(database, SLOW).unwrap());
         }
-        lasts(Duration::from_secs(6)).await;
-        for database in databases {
+        victims.suffer(Duration::from_secs(6)).await;
+        for database in &victims.databases {
             block_in_place(|| server.sql(database, FAST).unwrap());
         }
     })
