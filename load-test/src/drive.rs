@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
+use orchestrator_testkit::usage;
 
 use crate::bed::Bed;
 use crate::traffic::{Counts, Plan, Second, Seconds, Traffic};
-use crate::usage;
 
 const LOOK: Duration = Duration::from_millis(20);
 const SECOND: Duration = Duration::from_secs(1);

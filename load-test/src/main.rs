@@ -18,7 +18,6 @@ mod soak;
 mod sweep;
 mod topics;
 mod traffic;
-mod usage;
 
 use std::process::ExitCode;
 use std::str::FromStr;

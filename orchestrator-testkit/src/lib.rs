@@ -10,6 +10,7 @@
 //! - [`orders`]: the example app's input from a seed, and what has to come out.
 //! - [`process`]: a program under test, signalled and never left behind.
 //! - [`proxy`]: cuts, holds and loses chosen requests between a client and its broker.
+//! - [`usage`]: what a process takes of the machine.
 //! - [`wait`]: for a condition, instead of sleeping.
 
 pub mod admin;
@@ -24,6 +25,7 @@ pub mod process;
 pub mod proxy;
 pub mod reader;
 mod server;
+pub mod usage;
 pub mod wait;
 pub mod workspace;
 pub mod writer;

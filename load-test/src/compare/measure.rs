@@ -4,11 +4,11 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use orchestrator_testkit::process::{Process, Program, Signal};
+use orchestrator_testkit::usage;
 
 use super::progress::Progress;
-use crate::usage;
 
 /// How often the group is looked at; more often while waiting for its first commit and near the end,
 /// where a look decides the result.
@@ -46,7 +46,7 @@ pub(crate) fn run(
 ) -> Result<Measured> {
     let broker_cpu = || match broker {
         Some(pid) => Ok(usage::of_tree(pid).unwrap_or_default().cpu_seconds),
-        None => usage::machine_busy_seconds(),
+        None => usage::machine_busy_seconds().context("/proc/stat (measuring needs Linux)"),
     };
     let broker_before = broker_cpu()?;
     let started = Instant::now();

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use orchestrator_testkit::usage::{self, Usage};
+
 use super::{Counts, Latencies, Traffic, latencies};
-use crate::usage::{self, Usage};
 
 /// About one second.
 #[derive(Clone, Debug)]

@@ -17,7 +17,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;
 
-pub(crate) use group::{await_main_thread, group_metadata, is_member, member_id, member_of_name};
+pub(crate) use group::{
+    await_main_thread, group_metadata, is_member, member_id, member_of_name, own_id,
+};
 pub(crate) use produce::{Headers, Outgoing, TopicProducer};
 pub(crate) use records::{Hand, Message, RecordQueue};
 

@@ -98,6 +98,34 @@ impl Name {
         }
     }
 
+    /// What it means for a member of KIP-848 that its own place is refused to it (UNRELEASED_INSTANCE_ID). A twin may have
+    /// it, or itself: when answers of the broker are lost, its epoch may be an old one, so that it is fenced and joins anew
+    /// under the same id; and the broker (4.3) refuses a place that is taken even to who has it. Then the next consumer
+    /// takes the place by a stand-in.
+    pub(crate) fn refused<C: ConsumerContext>(
+        &self,
+        consumer: &BaseConsumer<C>,
+        error: String,
+    ) -> SessionFailure {
+        let deadline = Instant::now() + ASK_PATIENCE;
+        loop {
+            match self.member(consumer.client(), ASK_PATIENCE) {
+                Ok(Some(member)) if ffi::own_id(consumer).as_ref() != Some(&member) => {
+                    return SessionFailure::Fenced(format!("{error}; it is {member}"));
+                }
+                Ok(_) => {
+                    let text = format!("{error}; but nobody else has our place in the group");
+                    return SessionFailure::Broken(text);
+                }
+                Err(unknown) if Instant::now() > deadline => {
+                    tracing::debug!(unknown, "who has our place cannot be found out");
+                    return SessionFailure::Fenced(error);
+                }
+                Err(_) => thread::sleep(ASK_EVERY),
+            }
+        }
+    }
+
     /// The id of the member in the place.
     fn member<C: ClientContext>(
         &self,
@@ -125,8 +153,8 @@ pub(crate) struct Visitor {
 impl Visitor {
     /// To the place that members with these settings have, if another than they could be a ghost there. librdkafka (2.12)
     /// repeats a JoinGroup that had no answer. If the first one reaches the broker after that, the member that it makes takes
-    /// the place from the one that joined, and nobody is that member. Not in KIP-848, where it is not known yet how long
-    /// such a ghost stays.
+    /// the place from the one that joined, and nobody is that member. Not in KIP-848, where the broker gives a place to nobody
+    /// else while it is taken.
     pub(crate) fn to(config: &ClientConfig) -> Option<Result<Self, KafkaError>> {
         let name = Name::of(config).filter(|_| !is_consumer_protocol(config))?;
         let session = config.get("session.timeout.ms");

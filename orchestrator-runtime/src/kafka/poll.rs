@@ -19,6 +19,7 @@ use super::ffi::{self, Hand};
 use super::gather::{Gather, Gathered, Resume};
 use super::member::{Member, subscribe};
 use super::offsets::{Start, listed};
+use super::place::Name;
 use super::rebalance::Context;
 use super::seek::go_to;
 use super::session::Limiter;
@@ -62,6 +63,8 @@ pub(crate) struct Polling {
     pub(crate) topics: Vec<String>,
     /// Whether the group is one of KIP-848.
     pub(crate) consumer_protocol: bool,
+    /// Our place in the group, if we have a name.
+    pub(crate) name: Option<Name>,
 }
 
 /// The state of the poll thread, with one consumer.
@@ -190,10 +193,12 @@ impl<'a> Poller<'a> {
                 self.place_taken = Some(text);
                 return;
             }
-            // The second is what one hears in KIP-848 who was pushed out and asks for its place again.
-            RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::UnreleasedInstanceId => {
-                SessionFailure::Fenced(text)
-            }
+            RDKafkaErrorCode::FencedInstanceId => SessionFailure::Fenced(text),
+            // What one hears in KIP-848 who was put out and asks for its place again.
+            RDKafkaErrorCode::UnreleasedInstanceId => match &self.polling.name {
+                Some(name) => name.refused(&self.consumer, text),
+                None => SessionFailure::Fenced(text),
+            },
             _ => SessionFailure::Broken(text),
         };
         tracing::error!(%error, ?failure, "the consumer cannot go on");

@@ -111,14 +111,13 @@ impl KafkaPorts {
     }
 }
 
-/// Whether it was a twin that has fenced a worker: a process of the same name that lives.
-///
-/// Cancel safety: only a question is left unanswered.
-pub(crate) async fn has_a_twin(config: &Config, identity: &Identity, number: usize) -> bool {
-    match Visitor::to(&client_config::consumer(config, identity, number)) {
-        Some(Ok(visitor)) => visitor.finds_a_twin().await,
-        Some(Err(_)) | None => true,
-    }
+/// Who finds out whether it was a twin that has fenced a worker, a process of the same name that lives; if it may have been
+/// anything else.
+pub(crate) fn visitor(config: &Config, identity: &Identity, number: usize) -> Option<Visitor> {
+    let visitor = Visitor::to(&client_config::consumer(config, identity, number))?;
+    visitor
+        .inspect_err(|error| tracing::warn!(%error, "who has our place cannot be found out"))
+        .ok()
 }
 
 /// What a fence means: with a name that was found, always that another one has to be found.

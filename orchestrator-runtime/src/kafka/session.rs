@@ -157,6 +157,7 @@ impl KafkaSession {
                 limiter,
                 topics: settings.topics,
                 consumer_protocol: place::is_consumer_protocol(config),
+                name: Name::of(config),
             },
             blueprint,
             abandoned: abandoned.clone(),

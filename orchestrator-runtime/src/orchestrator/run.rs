@@ -15,7 +15,7 @@ use super::{Orchestrator, ledger, settings};
 use crate::config::Config;
 use crate::health::{Health, WorkerState};
 use crate::identity::Identity;
-use crate::kafka::ports::{KafkaPorts, has_a_twin};
+use crate::kafka::ports::{self, KafkaPorts};
 use crate::kafka::session::{Limiter, limiter};
 use crate::metrics::PipelineMetrics;
 use crate::observe::{Observer, TransactionObserver};
@@ -227,6 +227,9 @@ impl<T: Transformer> Running<T> {
 
     /// Whether it was a twin that has fenced a worker of this name, as far as there is time to find out.
     async fn has_a_twin(&self, number: usize, identity: &Identity, error: &str) -> bool {
+        let Some(visitor) = ports::visitor(&self.config, identity, number) else {
+            return true;
+        };
         tracing::warn!(
             worker = number,
             error,
@@ -237,7 +240,7 @@ impl<T: Transformer> Running<T> {
         health.state(WorkerState::Starting { waits_for });
         tokio::select! {
             () = self.drain.cancelled() => true,
-            found = has_a_twin(&self.config, identity, number) => found,
+            found = visitor.finds_a_twin() => found,
         }
     }
 

@@ -67,6 +67,8 @@ pub enum Limit {
     Descriptors,
     /// The bytes of any file that it writes to, as on a full disk: RLIMIT_FSIZE.
     FileBytes,
+    /// The bytes of its address space: RLIMIT_AS.
+    Memory,
 }
 
 /// A running program. It is killed when this is dropped, and when our process ends in any way.
@@ -126,6 +128,7 @@ impl Process {
         let resource = match what {
             Limit::Descriptors => Resource::Nofile,
             Limit::FileBytes => Resource::Fsize,
+            Limit::Memory => Resource::As,
         };
         let ours = getrlimit(resource);
         let limit = Rlimit {

@@ -12,10 +12,10 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::sleep;
 
 use super::frame::Frame;
-use super::plans::{Bites, Fault, Plans};
+use super::plans::{Decided, Fault, Plans};
 
 /// What answers are to meet, by the numbers of their requests.
-type Awaited = Mutex<HashMap<i32, (Fault, Bites)>>;
+type Awaited = Mutex<HashMap<i32, Decided>>;
 
 /// Serves until either side ends, or a fault does.
 pub(super) async fn serve(client: TcpStream, upstream: SocketAddr, plans: Arc<Plans>) {
@@ -48,29 +48,31 @@ async fn requests(
 ) -> io::Result<()> {
     loop {
         let frame = Frame::read(&mut from).await?;
-        let decided = frame.api_key().and_then(|key| plans.decide(key));
-        match (decided, frame.number()) {
-            (Some((Fault::CutRequest, bites)), _) => {
-                bites.bite();
-                return Err(cut());
+        if let Some(decided) = frame.api_key().and_then(|key| plans.decide(key)) {
+            match decided.fault {
+                Fault::CutRequest => {
+                    decided.done();
+                    return Err(cut());
+                }
+                Fault::LateRequest(late) => {
+                    tokio::spawn(deliver_late(frame, upstream, late, decided));
+                    return Err(cut());
+                }
+                Fault::LoseRequest => {
+                    decided.done();
+                    continue;
+                }
+                Fault::HoldRequest(time) => {
+                    decided.done();
+                    sleep(time).await;
+                }
+                Fault::CutAnswer | Fault::LoseAnswer | Fault::HoldAnswer(_) => {
+                    if let Some(number) = frame.number() {
+                        let mut awaited = awaited.lock().unwrap_or_else(PoisonError::into_inner);
+                        awaited.insert(number, decided);
+                    }
+                }
             }
-            (Some((Fault::LateRequest(late), bites)), _) => {
-                tokio::spawn(deliver_late(frame, upstream, late, bites));
-                return Err(cut());
-            }
-            (Some((Fault::LoseRequest, bites)), _) => {
-                bites.bite();
-                continue;
-            }
-            (Some((Fault::HoldRequest(time), bites)), _) => {
-                bites.bite();
-                sleep(time).await;
-            }
-            (Some(of_answer), Some(number)) => {
-                let mut awaited = awaited.lock().unwrap_or_else(PoisonError::into_inner);
-                awaited.insert(number, of_answer);
-            }
-            (_, _) => {}
         }
         to.write_all(frame.bytes()).await?;
     }
@@ -83,12 +85,13 @@ async fn answers(
 ) -> io::Result<()> {
     loop {
         let frame = Frame::read(&mut from).await?;
-        let fault = frame.answers().and_then(|number| {
+        let decided = frame.answers().and_then(|number| {
             let mut awaited = awaited.lock().unwrap_or_else(PoisonError::into_inner);
             awaited.remove(&number)
         });
-        if let Some((fault, bites)) = fault {
-            bites.bite();
+        if let Some(decided) = decided {
+            let fault = decided.fault;
+            decided.done();
             match fault {
                 Fault::CutAnswer => return Err(cut()),
                 Fault::LoseAnswer => continue,
@@ -105,7 +108,7 @@ async fn answers(
 }
 
 /// Brings a request to the broker after its client has given up on the connection. It counts once it was answered.
-async fn deliver_late(frame: Frame, upstream: SocketAddr, late: Duration, bites: Bites) {
+async fn deliver_late(frame: Frame, upstream: SocketAddr, late: Duration, decided: Decided) {
     sleep(late).await;
     let delivered = async {
         let mut broker = TcpStream::connect(upstream).await?;
@@ -113,7 +116,7 @@ async fn deliver_late(frame: Frame, upstream: SocketAddr, late: Duration, bites:
         Frame::read(&mut broker).await
     };
     if delivered.await.is_ok() {
-        bites.bite();
+        decided.done();
     }
 }
 

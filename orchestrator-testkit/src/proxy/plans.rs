@@ -90,9 +90,23 @@ impl Bites {
     pub fn bitten(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+}
 
-    pub(super) fn bite(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+/// A fault that was decided on, and not done yet. Dropped undone (its connection may end before the answer comes) it may be
+/// decided on again.
+#[derive(Debug)]
+pub(super) struct Decided {
+    pub(super) fault: Fault,
+    bites: Bites,
+    /// As many as its plan has decided on and not done.
+    open: Arc<()>,
+}
+
+impl Decided {
+    pub(super) fn done(self) {
+        self.bites.0.fetch_add(1, Ordering::Relaxed);
+        // Not before it is counted: it must be seen as open or as done.
+        drop(self.open);
     }
 }
 
@@ -104,8 +118,16 @@ pub(super) struct Plans(Mutex<Vec<Active>>);
 struct Active {
     plan: Plan,
     seen: u64,
-    given: u64,
     bites: Bites,
+    open: Arc<()>,
+}
+
+impl Active {
+    /// Whether all that it may do is done or decided.
+    fn is_exhausted(&self) -> bool {
+        let open = Arc::strong_count(&self.open) as u64 - 1;
+        open + self.bites.bitten() >= self.plan.times
+    }
 }
 
 impl Plans {
@@ -114,8 +136,8 @@ impl Plans {
         self.lock().push(Active {
             plan,
             seen: 0,
-            given: 0,
             bites: bites.clone(),
+            open: Arc::new(()),
         });
         bites
     }
@@ -124,17 +146,20 @@ impl Plans {
         self.lock().clear();
     }
 
-    /// What is to be done to this request, and where it is counted.
-    pub(super) fn decide(&self, api_key: i16) -> Option<(Fault, Bites)> {
+    /// What is to be done to this request.
+    pub(super) fn decide(&self, api_key: i16) -> Option<Decided> {
         let mut decided = None;
         for active in self.lock().iter_mut() {
-            if active.plan.api as i16 != api_key || active.given == active.plan.times {
+            if active.plan.api as i16 != api_key || active.is_exhausted() {
                 continue;
             }
             active.seen += 1;
             if active.seen % active.plan.every == 0 && decided.is_none() {
-                active.given += 1;
-                decided = Some((active.plan.fault, active.bites.clone()));
+                decided = Some(Decided {
+                    fault: active.plan.fault,
+                    bites: active.bites.clone(),
+                    open: Arc::clone(&active.open),
+                });
             }
         }
         decided
@@ -146,19 +171,41 @@ impl Plans {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_third_of_its_kind_twice() {
         let plans = Plans::default();
-        plans.add(Plan::new(Api::EndTxn, Fault::CutAnswer).every(3).times(2));
+        let bites = plans.add(Plan::new(Api::EndTxn, Fault::CutAnswer).every(3).times(2));
         let decided: Vec<_> = (0..12)
-            .map(|_| plans.decide(Api::EndTxn as i16).is_some())
+            .map(|_| {
+                plans
+                    .decide(Api::EndTxn as i16)
+                    .map(Decided::done)
+                    .is_some()
+            })
             .collect();
         let expected: Vec<_> = (1..=12).map(|n| n == 3 || n == 6).collect();
         assert_eq!(decided, expected);
+        assert_eq!(bites.bitten(), 2);
         assert!(plans.decide(Api::Produce as i16).is_none());
+    }
+
+    #[test]
+    fn what_was_decided_and_not_done_is_decided_again() {
+        let plans = Plans::default();
+        let bites = plans.add(Plan::new(Api::EndTxn, Fault::CutAnswer).times(1));
+        let decide = || plans.decide(Api::EndTxn as i16);
+        let first = decide().unwrap();
+        assert!(decide().is_none());
+        // Its connection has ended before the answer came.
+        drop(first);
+        assert_eq!(bites.bitten(), 0);
+        decide().unwrap().done();
+        assert_eq!(bites.bitten(), 1);
+        assert!(decide().is_none());
     }
 
     #[test]
@@ -166,7 +213,8 @@ mod tests {
         let plans = Plans::default();
         plans.add(Plan::new(Api::Produce, Fault::CutRequest).times(1));
         plans.add(Plan::new(Api::Produce, Fault::LoseAnswer));
-        let faults = [(); 2].map(|()| plans.decide(0).map(|(fault, _)| fault));
+        let decided = [(); 2].map(|()| plans.decide(0));
+        let faults = decided.each_ref().map(|it| it.as_ref().map(|it| it.fault));
         assert_eq!(faults, [Some(Fault::CutRequest), Some(Fault::LoseAnswer)]);
         plans.clear();
         assert!(plans.decide(0).is_none());

@@ -39,6 +39,12 @@ pub(crate) fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Optio
     Some(member.to_string_lossy().into_owned())
 }
 
+/// The id under which the consumer is, was or asks to be a member. In KIP-848 it is the consumer's own for all its life.
+pub(crate) fn own_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<String> {
+    let (_, member) = known(consumer.client())?;
+    (!member.is_empty()).then(|| member.to_string_lossy().into_owned())
+}
+
 /// The member id of whoever has a name (`group.instance.id`) in a group, as the broker says; none if nobody has.
 pub(crate) fn member_of_name<C: ClientContext>(
     client: &Client<C>,
@@ -119,20 +125,24 @@ unsafe fn described_member(
 
 /// Generation and member id, if both are set. No group has generation 0: in KIP-848 that is a member that has left.
 fn membership<C: ClientContext>(client: &Client<C>) -> Option<(i32, CString)> {
+    known(client).filter(|(generation, member)| *generation > 0 && !member.is_empty())
+}
+
+/// What librdkafka has as generation and member id.
+fn known<C: ClientContext>(client: &Client<C>) -> Option<(i32, CString)> {
     // SAFETY: the client's pointer is valid; the metadata is ours until it is destroyed below.
     let metadata = unsafe { sys::rd_kafka_consumer_group_metadata(client.native_ptr()) };
     if metadata.is_null() {
         return None;
     }
     // SAFETY: not null; the member id lives in the metadata and is copied before that is destroyed.
-    let (generation, member) = unsafe {
+    unsafe {
         let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
         let member = sys::rd_kafka_consumer_group_metadata_member_id(metadata);
         let member = (!member.is_null()).then(|| CStr::from_ptr(member).to_owned());
         sys::rd_kafka_consumer_group_metadata_destroy(metadata);
-        (generation, member.unwrap_or_default())
-    };
-    (generation > 0 && !member.is_empty()).then_some((generation, member))
+        Some((generation, member.unwrap_or_default()))
+    }
 }
 
 /// Waits until librdkafka has done what it was asked to do with partitions so far: an assignment only asks its main

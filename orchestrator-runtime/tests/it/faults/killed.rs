@@ -2,14 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use orchestrator_testkit::process::Signal;
+use orchestrator_testkit::orders::Orders;
+use orchestrator_testkit::process::{Limit, Signal};
 use orchestrator_testkit::reader::Isolation;
 use orchestrator_testkit::wait;
 
+use super::exact::Fate;
 use super::given;
 use super::scene::{LIMIT, Scene, shared};
 use super::served::wait_until_all_work;
 
+/// No load has these orders.
+const SEED: u64 = 7;
 /// How many transactions have to be cut short.
 const KILLS: usize = 4;
 
@@ -85,4 +89,32 @@ async fn an_atomic_pipeline_is_exact_whenever_it_is_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_that_skips_is_exact_whenever_it_is_killed() {
     killed_at_random_times("SKIP_AND_LOG").await;
+}
+
+/// Of a size for which an allocator asks the kernel.
+const LARGE: &str = "oversize:40000000";
+
+/// The kernel gives it nothing more, so that it ends in the middle of a call, as it would in a container that is too small.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_gets_no_memory_ends_and_loses_and_doubles_nothing() {
+    let scene = Scene::new(shared(), 1, 4)
+        .await
+        .with("ORCH_HTTP_ADDR", "127.0.0.1:0")
+        .with("ORCH_KAFKA_PRODUCER_TRANSACTION_TIMEOUT_MS", "59000");
+    let load = scene.load(500);
+    let mut inputs = Vec::new();
+    for number in 0..2 {
+        let app = scene.start("solo");
+        wait_until_all_work(&[&app], 50).await;
+        app.limit(Limit::Memory, Some(0)).unwrap();
+        let order = Orders::new(SEED).order(number).into_record();
+        let order = (order.header("x-fault", LARGE), Fate::DeadLetter);
+        inputs.extend(scene.write(0, vec![order]).await);
+        let ended = app.wait(LIMIT).await.unwrap();
+        assert!(!ended.success(), "void: it had memory enough");
+    }
+    let app = scene.start("solo");
+    wait_until_all_work(&[&app], 50).await;
+    inputs.extend(load.stop().await);
+    scene.finish(&inputs, &[&app]).await;
 }

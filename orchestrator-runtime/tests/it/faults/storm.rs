@@ -6,11 +6,12 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use orchestrator_testkit::process::{Process, Signal};
+use orchestrator_testkit::reader::Isolation;
 use orchestrator_testkit::wait;
 
 use super::given;
 use super::scene::{LIMIT, Scene, drain, shared};
-use super::served::wait_until_all_work;
+use super::served::{get, wait_until_all_work};
 use super::twin::FENCED;
 
 const PARTITIONS: i32 = 8;
@@ -18,6 +19,8 @@ const PER_SECOND: u32 = 1_000;
 const MEMBERS_MAX: usize = 4;
 /// Longer than a session, and than a transaction may be open.
 const LONG: Duration = Duration::from_secs(4);
+/// For what they say of themselves when they do not work.
+const TELLING: Duration = Duration::from_secs(8);
 
 /// What happens to the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,7 +135,37 @@ impl Storm {
     }
 
     pub(super) async fn wait_until_all_work(&self, records: u64) {
-        wait_until_all_work(&self.processes(), records).await;
+        let processes = self.processes();
+        let work = wait_until_all_work(&processes, records);
+        // Less than that limit: then nobody would say more than who it was.
+        let in_time = tokio::time::timeout(LIMIT - TELLING, work).await;
+        if in_time.is_err() {
+            self.tell_how_it_stands().await;
+            panic!("not all of {:?} work", self.members);
+        }
+    }
+
+    /// Shows what each of them says of itself, and whether there is anything to do, for whoever has to find out why they
+    /// stand still.
+    pub(super) async fn tell_how_it_stands(&self) {
+        for Member { name, process } in &self.members {
+            println!("{name} ({:?}):", process.status());
+            println!("{}", get(process, "/health").await);
+            let metrics = get(process, "/metrics").await;
+            for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+                println!("  {line}");
+            }
+        }
+        let (admin, source) = (&self.scene.admin, &self.scene.sources[0]);
+        for _ in 0..2 {
+            let ends = admin.end_offsets(source, Isolation::Uncommitted).await;
+            let committed = admin.committed(&self.scene.group, source).await;
+            let members = admin.stable_members(&self.scene.group).await;
+            println!(
+                "the source ends at {ends:?}, of which is passed {committed:?}; members: {members:?}"
+            );
+            tokio::time::sleep(TELLING / 4).await;
+        }
     }
 
     /// What may happen with so many of them.

@@ -89,17 +89,17 @@ impl World {
         let random = &mut storm.random;
         match event {
             Outside::RequestsCut => {
-                self.cut(CUT[random.usize(..CUT.len())], Fault::CutRequest)
-                    .await
+                let api = CUT[random.usize(..CUT.len())];
+                self.cut(api, Fault::CutRequest, storm).await;
             }
             Outside::AnswersCut => {
-                self.cut(CUT[random.usize(..CUT.len())], Fault::CutAnswer)
-                    .await
+                let api = CUT[random.usize(..CUT.len())];
+                self.cut(api, Fault::CutAnswer, storm).await;
             }
             Outside::CommitLate => {
                 let late = Duration::from_millis(random.u64(100..400));
                 let plan = Plan::new(Api::EndTxn, Fault::LateRequest(late));
-                self.bites(plan.every(3), 1, "EndTxn late").await;
+                self.bites(plan.every(3), 1, "EndTxn late", storm).await;
             }
             Outside::BrokerSilent => {
                 let most = self.silence_max.as_millis() as u64;
@@ -113,15 +113,15 @@ impl World {
                 block_in_place(|| self.database.stop_immediate().unwrap());
                 until_circuit(storm.spared(), true).await;
                 block_in_place(|| self.database.restart().unwrap());
-                until_circuit(storm.spared(), false).await;
-                self.has_bitten("the database ended", 1);
+                self.is_well_again(storm.spared(), "the database ended")
+                    .await;
             }
             Outside::DatabaseSilent => {
                 block_in_place(|| self.database.pause().unwrap());
                 until_circuit(storm.spared(), true).await;
                 block_in_place(|| self.database.resume().unwrap());
-                until_circuit(storm.spared(), false).await;
-                self.has_bitten("the database silent", 1);
+                self.is_well_again(storm.spared(), "the database silent")
+                    .await;
             }
             Outside::DatabaseLocked => {
                 let mut rival = PgConnection::connect(&self.url).await.unwrap();
@@ -129,8 +129,8 @@ impl World {
                 sqlx::raw_sql(lock).execute(&mut rival).await.unwrap();
                 until_circuit(storm.spared(), true).await;
                 rival.execute("ROLLBACK").await.unwrap();
-                until_circuit(storm.spared(), false).await;
-                self.has_bitten("the ledger's table locked", 1);
+                self.is_well_again(storm.spared(), "the ledger's table locked")
+                    .await;
             }
             Outside::DescriptorsGone => {
                 let process = storm.spared();
@@ -155,15 +155,23 @@ impl World {
         storm.wait_until_all_work(20).await;
     }
 
-    async fn cut(&mut self, api: Api, fault: Fault) {
-        let plan = Plan::new(api, fault).every(3);
-        self.bites(plan, CUTS, &format!("{api:?} {fault:?}")).await;
+    /// Of the database.
+    async fn is_well_again(&mut self, process: &Process, what: &str) {
+        until_circuit(process, false).await;
+        self.has_bitten(what, 1);
     }
 
-    async fn bites(&mut self, plan: Plan, times: u64, what: &str) {
+    async fn cut(&mut self, api: Api, fault: Fault, storm: &Storm) {
+        let plan = Plan::new(api, fault).every(3);
+        let what = format!("{api:?} {fault:?}");
+        self.bites(plan, CUTS, &what, storm).await;
+    }
+
+    async fn bites(&mut self, plan: Plan, times: u64, what: &str, storm: &Storm) {
         let bites = self.proxy.inflict(plan.times(times));
         let bitten = wait::until(what, LIMIT, async || bites.bitten() >= times);
         if let Err(error) = bitten.await {
+            storm.tell_how_it_stands().await;
             panic!("void: {error}: {} of {times}", bites.bitten());
         }
         self.has_bitten(what, times);

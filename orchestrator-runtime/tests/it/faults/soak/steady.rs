@@ -1,7 +1,8 @@
-//! What a process takes of the machine over time, by Linux's /proc. It only looks.
+//! What a process takes of the machine over time. It only looks.
 
-use std::fs;
 use std::time::{Duration, Instant};
+
+use orchestrator_testkit::usage;
 
 use super::super::given;
 
@@ -39,19 +40,12 @@ impl Steady {
 
     /// Notes what it takes now.
     pub(super) fn look(&mut self) {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
-        let number = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-            let number = line.split_whitespace().nth(1).unwrap();
-            number.parse::<u64>().unwrap()
-        };
+        let usage = usage::of_tree(self.pid).unwrap();
         let look = Look {
             after: self.began.elapsed(),
-            resident: number("VmRSS:") * 1024,
-            threads: number("Threads:") as i64,
-            descriptors: fs::read_dir(format!("/proc/{}/fd", self.pid))
-                .unwrap()
-                .count() as i64,
+            resident: usage.rss_bytes,
+            threads: usage.threads as i64,
+            descriptors: usage.descriptors as i64,
         };
         println!("steady: {look:?}");
         self.looks.push(look);

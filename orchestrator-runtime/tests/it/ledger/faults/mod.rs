@@ -29,6 +29,8 @@ struct Bite {
     class: Option<&'static str>,
     /// Whether it lasts for so long that the breaker opens, and rows are dropped where there is no journal.
     opens: bool,
+    /// How often it begins: each time statements have to time out until the breaker opens.
+    begins: u8,
 }
 
 fn server(options: PostgresOptions) -> Postgres {

@@ -15,6 +15,7 @@ async fn a_server_that_is_stopped_for_20_s() {
     let bite = Bite {
         class: Some("unavailable"),
         opens: true,
+        begins: 1,
     };
     survives(&server, &FOUR, bite, async |victims| {
         block_in_place(|| server.stop_immediate().unwrap());
@@ -31,6 +32,7 @@ async fn a_server_that_is_paused_in_bursts() {
     let bite = Bite {
         class: Some("timeout"),
         opens: true,
+        begins: 3,
     };
     survives(&server, &FOUR, bite, async |victims| {
         let paused = Duration::from_millis(2_500);
@@ -56,6 +58,7 @@ async fn a_server_whose_connections_are_taken_by_idle_clients() {
     let bite = Bite {
         class: Some("exhausted"),
         opens: true,
+        begins: 1,
     };
     survives(&server, &FOUR, bite, async |victims| {
         let url = server.url("postgres");
@@ -87,6 +90,7 @@ async fn a_server_that_is_read_only() {
     let bite = Bite {
         class: Some("unavailable"),
         opens: true,
+        begins: 1,
     };
     survives(&server, &FOUR, bite, async |victims| {
         let url = server.url("postgres");

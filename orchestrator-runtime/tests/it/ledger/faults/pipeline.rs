@@ -33,7 +33,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const STALL_MAX: Duration = Duration::from_secs(10);
 /// Of what comes in during the fault, so much is passed during it,
 const PASSED_MIN_PERCENT: i64 = 70;
-/// but for what comes in so many seconds: five time-outs, until the breaker opens, and what it takes to catch up.
+/// but for what comes in so many seconds each time it begins: five time-outs, until the breaker opens, and what it takes to catch up.
 const LATE_S: i64 = 3;
 /// RELIABLE notes a record a statement: at that pace it goes on until the breaker opens, and after every probe that went well.
 const RELIABLE_LATE_S: i64 = 4;
@@ -163,7 +163,7 @@ impl Pipeline {
 
     /// Lets it come to rest, and tells what is wrong.
     pub(super) async fn finish(self, bite: Bite) -> Vec<String> {
-        let mut findings = self.kafka_went_on();
+        let mut findings = self.kafka_went_on(bite);
         findings.extend(self.unfelt(bite));
         let name = self.name();
         let Self {
@@ -227,7 +227,7 @@ impl Pipeline {
     }
 
     /// Whether records were passed all the time, as many as came in.
-    fn kafka_went_on(&self) -> Vec<String> {
+    fn kafka_went_on(&self, bite: Bite) -> Vec<String> {
         let mut findings = Vec::new();
         let mut progress = (self.before.at, self.before.passed());
         let mut stall = Duration::ZERO;
@@ -249,6 +249,7 @@ impl Pipeline {
             Strategy::Reliable => RELIABLE_LATE_S,
             _ => LATE_S,
         };
+        let late_s = late_s * i64::from(bite.begins);
         let in_time = written - late_s * i64::from(pace(strategy));
         if passed * 100 < in_time * PASSED_MIN_PERCENT {
             findings.push(format!(

@@ -21,6 +21,7 @@ async fn a_table_that_is_locked_for_10_s() {
     let bite = Bite {
         class: Some("timeout"),
         opens: true,
+        begins: 1,
     };
     survives(&server, &SIX, bite, async |victims| {
         let mut locks = Vec::new();
@@ -46,6 +47,7 @@ async fn statements_that_are_too_slow() {
     let bite = Bite {
         class: Some("timeout"),
         opens: true,
+        begins: 1,
     };
     survives(&server, &FOUR, bite, async |victims| {
         const SLOW: &str = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
@@ -73,6 +75,7 @@ async fn connections_that_are_lost_50_times() {
         // Chance picks the connections: not every pipeline need lose one.
         class: None,
         opens: false,
+        begins: 1,
     };
     survives(&server, &SIX, bite, async |_| {
         let mut admin = PgConnection::connect(&server.url("postgres"))

@@ -2,27 +2,28 @@
 //! /proc, so that every program is measured in the same way and none has to cooperate. Only looks, never signals.
 
 use std::collections::HashMap;
-use std::fs;
-
-use anyhow::{Context, Result};
+use std::{fs, io};
 
 /// /proc counts CPU time in these; USER_HZ is 100 on every Linux that Rust's std supports.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// What a process tree has used so far, and has now.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Usage {
+pub struct Usage {
     /// User and system time of all threads, those of ended children that were waited for included.
-    pub(crate) cpu_seconds: f64,
-    pub(crate) rss_bytes: u64,
+    pub cpu_seconds: f64,
+    /// Resident memory.
+    pub rss_bytes: u64,
     /// The sum of what each process had at its own peak.
-    pub(crate) peak_rss_bytes: u64,
-    pub(crate) threads: u64,
-    pub(crate) descriptors: u64,
+    pub peak_rss_bytes: u64,
+    /// Threads of all of them.
+    pub threads: u64,
+    /// Open descriptors of all of them.
+    pub descriptors: u64,
 }
 
 /// Usage of a process and its descendants; none once it has ended (as a zombie it still has its CPU time).
-pub(crate) fn of_tree(root: u32) -> Option<Usage> {
+pub fn of_tree(root: u32) -> Option<Usage> {
     let mut usage = of_process(root)?;
     let children = children();
     let mut waiting = children.get(&root).cloned().unwrap_or_default();
@@ -85,8 +86,11 @@ fn children() -> HashMap<u32, Vec<u32>> {
 }
 
 /// Seconds that all CPUs of the machine were busy since it started.
-pub(crate) fn machine_busy_seconds() -> Result<f64> {
-    let stat = fs::read_to_string("/proc/stat").context("/proc/stat (measuring needs Linux)")?;
+///
+/// # Errors
+/// Without Linux's /proc.
+pub fn machine_busy_seconds() -> io::Result<f64> {
+    let stat = fs::read_to_string("/proc/stat")?;
     let ticks: Vec<f64> = stat
         .lines()
         .next()
