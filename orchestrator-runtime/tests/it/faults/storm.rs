@@ -145,6 +145,19 @@ impl Storm {
         }
     }
 
+    /// All of them stand still for a while, so that there is much to do afterwards.
+    pub(super) async fn all_sleep(&self, time: Duration) {
+        let all = |signal| {
+            for process in self.processes() {
+                process.signal(signal).unwrap();
+            }
+        };
+        all(Signal::Stop);
+        tokio::time::sleep(time).await;
+        all(Signal::Cont);
+        self.wait_until_all_work(20).await;
+    }
+
     /// Shows what each of them says of itself, and whether there is anything to do, for whoever has to find out why they
     /// stand still.
     pub(super) async fn tell_how_it_stands(&self) {

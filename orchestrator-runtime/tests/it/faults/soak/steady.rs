@@ -9,7 +9,7 @@ use super::super::given;
 /// Until then caches fill, and pools.
 const WARM_UP: Duration = Duration::from_secs(10 * 60);
 /// Less than that says nothing of a slope.
-const JUDGED_FROM: Duration = Duration::from_secs(20 * 60);
+pub(super) const JUDGED_FROM: Duration = Duration::from_secs(20 * 60);
 /// Bytes of resident memory in ten minutes.
 const GROWTH_MAX: f64 = 1_000_000.0;
 /// What comes and goes with connections that are made anew.
