@@ -1,6 +1,6 @@
 //! Units of work: put together of what is ready, handed over, and what became of them. Part of the worker.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use orchestrator_core::lane::Stop;
@@ -123,8 +123,14 @@ where
         self.counts += counts;
         self.observer.committed(&counts);
         // Last first, so that what is put back stands in order.
+        let mut stuck = BTreeMap::new();
         for (slice, fate) in others.into_iter().rev() {
-            self.slice_not_committed(slice, fate).await;
+            self.slice_not_committed(slice, fate, &mut stuck).await;
+        }
+        // Once each, however many slices of it there were: how long it rests depends on how often it was stopped.
+        for (partition, error) in stuck {
+            let partitions = BTreeSet::from([partition]);
+            self.stop_lanes(&partitions, HoldReason::CommitRefused, &error);
         }
         if !passed.ranges.is_empty() {
             passed.failures.sort();
@@ -139,7 +145,13 @@ where
         }
     }
 
-    async fn slice_not_committed(&mut self, slice: UnitSlice, fate: SliceFate) {
+    /// `stuck`: the partitions that are to be stopped after all of them, and why.
+    async fn slice_not_committed(
+        &mut self,
+        slice: UnitSlice,
+        fate: SliceFate,
+        stuck: &mut BTreeMap<SourcePartition, String>,
+    ) {
         let partition = slice.partition.clone();
         let Some(lane) = self
             .lanes
@@ -166,11 +178,7 @@ where
             }
             SliceFate::Stuck { error } => {
                 lane.put_back(slice);
-                self.stop_lanes(
-                    &BTreeSet::from([partition]),
-                    HoldReason::CommitRefused,
-                    &error,
-                );
+                stuck.insert(partition, error);
             }
             SliceFate::Refused {
                 error,
