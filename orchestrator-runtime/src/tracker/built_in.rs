@@ -41,6 +41,8 @@ pub(super) struct State {
     /// What OUTBOX and RELIABLE do beside.
     pub(super) notes: Option<Notes>,
     pub(super) spill: Option<Spill>,
+    /// Held while the queue is put into the journal.
+    spilling: tokio::sync::Mutex<()>,
     pub(super) upkeep: Upkeep,
     pub(super) wake: Notify,
     pub(super) batch_budget: Duration,
@@ -79,6 +81,7 @@ pub(super) async fn start(
         watches: per_statement.is_none().then(Mutex::default),
         notes: per_statement.map(|sizes| Notes::new(sizes, settings.queue_max_rows, keep_received)),
         spill: open_spill(settings, &ledger),
+        spilling: tokio::sync::Mutex::default(),
         upkeep: Upkeep::new(settings, per_statement.is_some()),
         writer: Writer::new(
             guarded,
@@ -300,12 +303,13 @@ impl State {
         result
     }
 
-    /// The journal, if what waits has to go there: while the database is in trouble, and as long as the journal holds
-    /// what has to be written before.
+    /// The journal, if what waits has to go there: while the database is in trouble, and as long as the journal holds, or
+    /// is about to, what has to be written before.
     pub(super) fn spill_now(&self) -> Option<&Spill> {
         // Where nothing may pass unrecorded, partitions are held instead.
         let spill = self.spill.as_ref().filter(|_| !self.strict)?;
-        let now = !spill.is_empty() || !self.writer.store.is_flowing();
+        let is_on_its_way = || self.spilling.try_lock().is_err();
+        let now = !spill.is_empty() || !self.writer.store.is_flowing() || is_on_its_way();
         now.then_some(spill)
     }
 
@@ -314,6 +318,8 @@ impl State {
         let Some(spill) = self.spill.as_ref().filter(|_| !self.strict) else {
             return;
         };
+        // One after the other: a mark must not overtake its row on the way to the journal.
+        let _one_at_a_time = self.spilling.lock().await;
         let (rows, marks) = self.writer.queue().take_all();
         let rows = rows.into_iter().map(|row| Entry::Failed(Box::new(row)));
         let marks = marks.into_iter().map(|(position, mark, at_ms)| match mark {
@@ -325,9 +331,7 @@ impl State {
         });
         for entry in spill.append(rows.chain(marks).collect()).await {
             match entry {
-                Entry::Failed(row) => {
-                    self.writer.queue_row(*row);
-                }
+                Entry::Failed(row) => self.writer.put_back(*row),
                 Entry::Passed { position, at_ms } => {
                     self.writer.queue_mark(&position, Mark::Passed, at_ms);
                 }

@@ -126,6 +126,19 @@ impl Queue {
         Ok(())
     }
 
+    /// Brings a row up to date that was taken out, and is to come back, with what became of its record meanwhile. Gives
+    /// whether it is wanted still.
+    pub(super) fn catch_up(&self, row: &mut LedgerRow) -> bool {
+        match self.entries.get(&row.position).map(|entry| &entry.pending) {
+            Some(Pending::Mark(Mark::Passed, at_ms)) => {
+                row.passed_at_ms.get_or_insert(*at_ms);
+                true
+            }
+            Some(Pending::Mark(Mark::Succeeded, _)) => false,
+            Some(Pending::Row(_)) | None => true,
+        }
+    }
+
     /// Notes what became of a record. A row that waits takes it in; otherwise the mark itself waits.
     pub(super) fn push_mark(
         &mut self,

@@ -50,6 +50,28 @@ fn a_row_takes_in_what_happens_to_its_record() {
 }
 
 #[test]
+fn a_row_that_comes_back_takes_in_what_happened_meanwhile() {
+    let mut queue = queue();
+    let take_out = |queue: &mut Queue| {
+        queue.push_row(row(1, 5)).unwrap();
+        queue.take_all().0.remove(0)
+    };
+    let mut passed = take_out(&mut queue);
+    queue.push_mark(&at(1), Mark::Passed, 77).unwrap();
+    assert!(queue.catch_up(&mut passed));
+    queue.push_row(passed).unwrap();
+    assert_eq!(queue.take(9).rows[0].passed_at_ms, Some(77));
+
+    let mut succeeded = take_out(&mut queue);
+    queue.push_mark(&at(1), Mark::Succeeded, 78).unwrap();
+    assert!(!queue.catch_up(&mut succeeded), "it needs no row any more");
+
+    let mut neither = row(2, 5);
+    assert!(queue.catch_up(&mut neither));
+    assert_eq!(neither.passed_at_ms, None);
+}
+
+#[test]
 fn an_entry_leaves_only_as_it_was_written() {
     let mut queue = queue();
     queue.push_row(row(1, 5)).unwrap();

@@ -88,9 +88,23 @@ impl Writer {
 
     /// Queues a row; if there is no room for it, it is given up (unless nothing may be) and `false` comes back.
     pub(super) fn queue_row(&self, row: LedgerRow) -> bool {
+        let queue = self.queue();
+        self.push(queue, row)
+    }
+
+    /// Queues a row again that was taken out of the queue and could not be put elsewhere.
+    pub(super) fn put_back(&self, mut row: LedgerRow) {
+        let queue = self.queue();
+        if queue.catch_up(&mut row) {
+            self.push(queue, row);
+        }
+    }
+
+    fn push(&self, mut queue: MutexGuard<'_, Queue>, row: LedgerRow) -> bool {
         let (position, dedup_key) = (row.position.clone(), row.dedup_key.clone());
         let is_passed = row.passed_at_ms.is_some();
-        let queued = self.queue().push_row(row).is_ok();
+        let queued = queue.push_row(row).is_ok();
+        drop(queue);
         if queued {
             self.given_up().found_room(&position);
         } else if is_passed {
