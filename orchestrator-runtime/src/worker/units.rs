@@ -122,15 +122,8 @@ where
         }
         self.counts += counts;
         self.observer.committed(&counts);
-        // Last first, so that what is put back stands in order.
-        let mut stuck = BTreeMap::new();
-        for (slice, fate) in others.into_iter().rev() {
-            self.slice_not_committed(slice, fate, &mut stuck).await;
-        }
-        // Once each, however many slices of it there were: how long it rests depends on how often it was stopped.
-        for (partition, error) in stuck {
-            let partitions = BTreeSet::from([partition]);
-            self.stop_lanes(&partitions, HoldReason::CommitRefused, &error);
+        if !others.is_empty() {
+            self.not_committed(others).await;
         }
         if !passed.ranges.is_empty() {
             passed.failures.sort();
@@ -142,6 +135,19 @@ where
         }
         if let Some(failure) = report.ended {
             self.failed = Some(failure);
+        }
+    }
+
+    async fn not_committed(&mut self, slices: Vec<(UnitSlice, SliceFate)>) {
+        // Last first, so that what is put back stands in order.
+        let mut stuck = BTreeMap::new();
+        for (slice, fate) in slices.into_iter().rev() {
+            self.slice_not_committed(slice, fate, &mut stuck).await;
+        }
+        // Once each, however many slices of it there were: how long it rests depends on how often it was stopped.
+        for (partition, error) in stuck {
+            let partitions = BTreeSet::from([partition]);
+            self.stop_lanes(&partitions, HoldReason::CommitRefused, &error);
         }
     }
 
