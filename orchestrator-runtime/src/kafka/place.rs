@@ -2,8 +2,8 @@
 //!
 //! In a group of KIP-848 it outlasts the member: the broker keeps it for the session time-out (45 s by default) when a
 //! process is killed *and* when it leaves. Here it is taken, to be given up for good or to be handed to another consumer,
-//! and watched. Called by the poll thread between consumers, by the session's helper thread, and by the transaction
-//! thread once it was fenced; all that blocks. The orchestrator visits it before it takes a fence for a twin.
+//! and watched. Called by the poll thread between consumers and once its place was refused to it, by the session's helper
+//! thread, and by the transaction thread once it was fenced; all that blocks. The orchestrator visits it before it takes a fence for a twin.
 //!
 //! All that librdkafka (2.12) can say is "I am away for a while" (epoch -2). But a member of the classic protocol may
 //! take the place of one with the same name, whoever that is; when it unsubscribes it leaves for good, and a member in
