@@ -12,6 +12,7 @@ mod recording;
 mod room;
 pub mod settings;
 pub mod stage;
+mod threads;
 mod topics;
 mod units;
 
@@ -229,7 +230,7 @@ where
     }
 
     fn wake_at(&self, draining: bool) -> Instant {
-        let mut wake = Instant::now() + TELL_EVERY;
+        let mut wake = self.told.unwrap_or_else(Instant::now) + TELL_EVERY;
         // Nothing is tried again in a drain.
         if !draining {
             wake = self.noting.due().map_or(wake, |due| wake.min(due));

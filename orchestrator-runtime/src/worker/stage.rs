@@ -19,6 +19,7 @@ use orchestrator_core::{
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
+use super::threads::Threads;
 use crate::telemetry::{in_batch, in_record, with_record};
 
 /// The most records of one partition that one job transforms: small enough to spread over cores, large enough to
@@ -69,15 +70,19 @@ pub(crate) struct JobDone {
 pub struct Hung {
     /// The record it works on.
     pub position: SourcePosition,
-    /// Since when its chunk has been running.
+    /// Since when it has been seen to work on it.
     pub since: Instant,
 }
+
+/// Stands for the record a job works on while it waits for its turn.
+const WAITS: i64 = i64::MIN;
 
 struct Running {
     partition: SourcePartition,
     records: usize,
-    since: Instant,
     at: Arc<AtomicI64>,
+    /// The record it worked on when it was looked at, and since when that was the same.
+    seen: (i64, Instant),
     hung: bool,
 }
 
@@ -85,7 +90,9 @@ struct Running {
 pub(crate) struct Stage<T> {
     transformer: Arc<T>,
     settings: StageSettings,
+    /// Of records of an asynchronous transformer.
     permits: Arc<Semaphore>,
+    threads: Threads,
     /// How many jobs or, of an asynchronous transformer, records it works on at once.
     at_once: usize,
     sender: mpsc::UnboundedSender<JobDone>,
@@ -105,6 +112,7 @@ impl<T: Transformer> Stage<T> {
             transformer,
             settings,
             permits: Arc::new(Semaphore::new(at_once)),
+            threads: Threads::new(at_once),
             at_once,
             sender,
             receiver,
@@ -153,45 +161,22 @@ impl<T: Transformer> Stage<T> {
     ) {
         self.jobs += 1;
         let id = self.jobs;
-        let at = Arc::new(AtomicI64::new(from));
+        let at = Arc::new(AtomicI64::new(WAITS));
         self.running.insert(
             id,
             Running {
                 partition: partition.clone(),
                 records: records.len(),
-                since: Instant::now(),
                 at: at.clone(),
+                seen: (WAITS, Instant::now()),
                 hung: false,
             },
         );
         let transformer = self.transformer.clone();
         let settings = self.settings.clone();
-        let permits = self.permits.clone();
         let sender = self.sender.clone();
         let number = again.as_ref().map_or(1, |w| w.failure.attempts + 1);
-        tokio::spawn(async move {
-            let mut started = Instant::now();
-            // A record's own panic is caught inside. What comes through here (a panic with a payload that panics when
-            // it is dropped, a runtime that shuts down) leaves no results, which are never taken for empty ones.
-            let work = async {
-                match transformer.execution() {
-                    Execution::Async => {
-                        Some(run_async(&*transformer, records, number, &settings, &permits).await)
-                    }
-                    Execution::Cpu | Execution::Blocking => {
-                        let permit = permits.acquire_owned().await;
-                        started = Instant::now();
-                        let (transformer, settings) = (transformer.clone(), settings.clone());
-                        let work = move || {
-                            let results = run_sync(&*transformer, records, number, &settings, &at);
-                            drop(permit);
-                            results
-                        };
-                        tokio::task::spawn_blocking(work).await.ok()
-                    }
-                }
-            };
-            let results = AssertUnwindSafe(work).catch_unwind().await.ok().flatten();
+        let done = move |results, took| {
             let done = JobDone {
                 id,
                 partition,
@@ -200,12 +185,31 @@ impl<T: Transformer> Stage<T> {
                 from,
                 again,
                 results,
-                took: started.elapsed(),
+                took,
             };
             if sender.send(done).is_err() {
                 tracing::debug!("a transform ended after its worker");
             }
-        });
+        };
+        // A record's own panic is caught inside. What comes through here (a panic with a payload that panics when it
+        // is dropped) leaves no results, which are never taken for empty ones. Its payload is not dropped again.
+        match transformer.execution() {
+            Execution::Async => {
+                let permits = self.permits.clone();
+                tokio::spawn(async move {
+                    let started = Instant::now();
+                    let work = run_async(&*transformer, records, number, &settings, &permits);
+                    let results = AssertUnwindSafe(work).catch_unwind().await;
+                    done(results.map_err(std::mem::forget).ok(), started.elapsed());
+                });
+            }
+            Execution::Cpu | Execution::Blocking => self.threads.run(move || {
+                let started = Instant::now();
+                let work = || run_sync(&*transformer, records, number, &settings, &at);
+                let results = std::panic::catch_unwind(AssertUnwindSafe(work));
+                done(results.map_err(std::mem::forget).ok(), started.elapsed());
+            }),
+        }
     }
 
     /// Waits for a job to end. Cancel safe.
@@ -227,14 +231,14 @@ impl<T: Transformer> Stage<T> {
         if let Some(running) = self.running.remove(&done.id)
             && running.hung
         {
-            // The permit that replaced the hung one's is taken back.
-            self.permits.forget_permits(1);
+            self.threads.allow_one_less();
         }
         done
     }
 
     /// The synchronous transforms that hang. Each is given up on as far as that is possible: others may use another
-    /// thread in its place.
+    /// thread in its place. A record counts from when it is first seen here, for a look at the clock for each would cost
+    /// more than it tells: what is looked at every quarter of a second is found that much later.
     pub(crate) fn hung(&mut self) -> Vec<Hung> {
         if self.transformer.execution() == Execution::Async {
             return Vec::new();
@@ -242,24 +246,29 @@ impl<T: Transformer> Stage<T> {
         let now = Instant::now();
         let mut hung = Vec::new();
         for running in self.running.values_mut() {
-            if now - running.since < self.settings.timeout {
+            let at = running.at.load(Ordering::Relaxed);
+            if at != running.seen.0 {
+                running.seen = (at, now);
+                if std::mem::take(&mut running.hung) {
+                    self.threads.allow_one_less();
+                }
+            }
+            let since = running.seen.1;
+            if at == WAITS || now - since < self.settings.timeout {
                 continue;
             }
-            let position = running.partition.at(running.at.load(Ordering::Relaxed));
+            let position = running.partition.at(at);
             if !running.hung {
                 running.hung = true;
-                self.permits.add_permits(1);
+                self.threads.allow_one_more();
                 tracing::error!(
                     dedupKey = %position,
                     "the transform of {position} has been running for {:?} (ORCH_TRANSFORM_TIMEOUT_MS): a synchronous \
                      transformer cannot be cancelled; its partition waits for it",
-                    now - running.since
+                    now - since
                 );
             }
-            hung.push(Hung {
-                position,
-                since: running.since,
-            });
+            hung.push(Hung { position, since });
         }
         hung
     }

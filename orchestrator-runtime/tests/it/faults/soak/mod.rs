@@ -33,8 +33,8 @@ const MORE_PARTITIONS: i32 = 10;
 /// What notices new partitions may take: clients ask for metadata every five minutes.
 const NOTICED_AFTER: Duration = Duration::from_secs(12 * 60);
 const PER_SECOND: u32 = 1_600;
-/// For what is judged by its memory: the most that it has to do at once comes first.
-const BACKLOG: Duration = Duration::from_secs(20);
+/// For what is judged by its memory: the most that it has to do at once comes first, more than any event leaves behind.
+const BACKLOG: Duration = Duration::from_secs(60);
 /// Without a time that is given: so many events.
 const FEW: u64 = 10;
 
