@@ -129,9 +129,11 @@ impl<T: Transformer> Stage<T> {
         }
     }
 
-    /// From now on this record is not given to the transformer, and fails as one that ends the process.
-    pub(crate) fn refuse(&mut self, position: SourcePosition, starts: u32) {
-        Arc::make_mut(&mut self.settings.end_the_process).insert(position, starts);
+    /// From now on this record is not given to the transformer, and fails as one that ends the process. Whether that is
+    /// news.
+    pub(crate) fn refuse(&mut self, position: SourcePosition, starts: u32) -> bool {
+        let refused = Arc::make_mut(&mut self.settings.end_the_process);
+        refused.insert(position, starts).is_none()
     }
 
     /// Whether any job runs.
@@ -174,22 +176,19 @@ impl<T: Transformer> Stage<T> {
         );
         let transformer = self.transformer.clone();
         let settings = self.settings.clone();
-        let sender = self.sender.clone();
         let number = again.as_ref().map_or(1, |w| w.failure.attempts + 1);
-        let done = move |results, took| {
-            let done = JobDone {
+        let mut answer = Answer {
+            done: Some(JobDone {
                 id,
                 partition,
                 epoch,
                 life,
                 from,
                 again,
-                results,
-                took,
-            };
-            if sender.send(done).is_err() {
-                tracing::debug!("a transform ended after its worker");
-            }
+                results: None,
+                took: Duration::ZERO,
+            }),
+            sender: self.sender.clone(),
         };
         // A record's own panic is caught inside. What comes through here (a panic with a payload that panics when it
         // is dropped) leaves no results, which are never taken for empty ones. Its payload is not dropped again.
@@ -200,14 +199,16 @@ impl<T: Transformer> Stage<T> {
                     let started = Instant::now();
                     let work = run_async(&*transformer, records, number, &settings, &permits);
                     let results = AssertUnwindSafe(work).catch_unwind().await;
-                    done(results.map_err(std::mem::forget).ok(), started.elapsed());
+                    answer.is(results.map_err(std::mem::forget).ok(), started);
                 });
             }
             Execution::Cpu | Execution::Blocking => self.threads.run(move || {
                 let started = Instant::now();
                 let work = || run_sync(&*transformer, records, number, &settings, &at);
                 let results = std::panic::catch_unwind(AssertUnwindSafe(work));
-                done(results.map_err(std::mem::forget).ok(), started.elapsed());
+                // Nothing hangs any more, however late the worker takes the answer.
+                at.store(WAITS, Ordering::Relaxed);
+                answer.is(results.map_err(std::mem::forget).ok(), started);
             }),
         }
     }
@@ -271,6 +272,36 @@ impl<T: Transformer> Stage<T> {
             hung.push(Hung { position, since });
         }
         hung
+    }
+}
+
+/// What a job tells the worker in the end, whatever becomes of it: dropped before, that it broke down.
+struct Answer {
+    done: Option<JobDone>,
+    sender: mpsc::UnboundedSender<JobDone>,
+}
+
+impl Answer {
+    fn is(&mut self, results: Option<Vec<(Record, Transformed)>>, started: Instant) {
+        if let Some(done) = &mut self.done {
+            done.results = results;
+            done.took = started.elapsed();
+        }
+        self.tell();
+    }
+
+    fn tell(&mut self) {
+        if let Some(done) = self.done.take()
+            && self.sender.send(done).is_err()
+        {
+            tracing::debug!("a transform ended after its worker");
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.tell();
     }
 }
 
