@@ -34,6 +34,8 @@ const TWIN_JOINS: Duration = Duration::from_secs(3);
 /// How often it is asked meanwhile who has our place, and how long one answer is waited for.
 const ASK_EVERY: Duration = Duration::from_millis(250);
 const ASK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long it is tried to find that out: a broker may stand still for some seconds.
+const FIND_OUT: Duration = Duration::from_secs(6);
 
 /// What the broker may take to end a session, beyond its time-out.
 const GHOST_GOES: Duration = Duration::from_secs(3);
@@ -78,24 +80,7 @@ impl Name {
         consumer: &BaseConsumer<C>,
         error: String,
     ) -> SessionFailure {
-        let deadline = Instant::now() + TWIN_JOINS;
-        loop {
-            let us = ffi::member_id(consumer);
-            match (self.member(consumer.client(), ASK_PATIENCE), us) {
-                (Ok(Some(member)), Some(us)) if member != us => {
-                    return SessionFailure::Fenced(error);
-                }
-                (Ok(_), _) if Instant::now() > deadline => {
-                    let text = format!("{error}; but nobody else has our place in the group");
-                    return SessionFailure::Broken(text);
-                }
-                (Err(unknown), _) if Instant::now() > deadline => {
-                    tracing::debug!(unknown, "who has our place cannot be found out");
-                    return SessionFailure::Fenced(error);
-                }
-                _ => thread::sleep(ASK_EVERY),
-            }
-        }
+        self.judge(consumer, ffi::member_id, TWIN_JOINS, error)
     }
 
     /// What it means for a member of KIP-848 that its own place is refused to it (UNRELEASED_INSTANCE_ID). A twin may have
@@ -107,21 +92,33 @@ impl Name {
         consumer: &BaseConsumer<C>,
         error: String,
     ) -> SessionFailure {
-        let deadline = Instant::now() + ASK_PATIENCE;
+        self.judge(consumer, ffi::own_id, Duration::ZERO, error)
+    }
+
+    /// A twin has the place, or takes it within this time; or nobody but us has. Who cannot find out has a twin.
+    fn judge<C: ConsumerContext>(
+        &self,
+        consumer: &BaseConsumer<C>,
+        us: fn(&BaseConsumer<C>) -> Option<String>,
+        twin_joins: Duration,
+        error: String,
+    ) -> SessionFailure {
+        let began = Instant::now();
         loop {
-            match self.member(consumer.client(), ASK_PATIENCE) {
-                Ok(Some(member)) if ffi::own_id(consumer).as_ref() != Some(&member) => {
-                    return SessionFailure::Fenced(format!("{error}; it is {member}"));
+            let found = self.member(consumer.client(), ASK_PATIENCE);
+            match (found, us(consumer)) {
+                (Ok(Some(member)), Some(us)) if member != us => {
+                    return SessionFailure::Fenced(format!("{error}; {member} has our place"));
                 }
-                Ok(_) => {
+                (Ok(_), _) if began.elapsed() >= twin_joins => {
                     let text = format!("{error}; but nobody else has our place in the group");
                     return SessionFailure::Broken(text);
                 }
-                Err(unknown) if Instant::now() > deadline => {
+                (Err(unknown), _) if began.elapsed() >= FIND_OUT => {
                     tracing::debug!(unknown, "who has our place cannot be found out");
                     return SessionFailure::Fenced(error);
                 }
-                Err(_) => thread::sleep(ASK_EVERY),
+                _ => thread::sleep(ASK_EVERY),
             }
         }
     }

@@ -48,12 +48,14 @@ pub(crate) enum Command {
 }
 
 /// How polling came to its end.
-#[derive(Debug)]
 pub(crate) enum End {
     /// We were told to leave, and did so as far as that could be done; the id that we had as a member.
     Left { member: Option<String> },
-    /// The broker says that our place in the group is another's, before we ever had it.
-    PlaceTaken(String),
+    /// The broker says that somebody has our place in the group, before it ever told us that we had it.
+    PlaceTaken {
+        why: String,
+        consumer: Arc<BaseConsumer<Context>>,
+    },
 }
 
 /// How a session polls.
@@ -130,8 +132,9 @@ impl<'a> Poller<'a> {
             if ffi::waiting_events(&self.consumer) > 0 || polled.elapsed() >= TICK {
                 self.serve();
                 polled = Instant::now();
-                if let Some(text) = self.place_taken.take() {
-                    return End::PlaceTaken(text);
+                if let Some(why) = self.place_taken.take() {
+                    let consumer = Arc::clone(&self.consumer);
+                    return End::PlaceTaken { why, consumer };
                 }
             }
             if !self.fill() {

@@ -13,7 +13,8 @@ use super::stop::StopSignal;
 
 /// How long a place may take to be taken, and to be given up.
 const PLACE_PATIENCE: Duration = Duration::from_secs(4);
-/// So often a place is taken back. Who has it again each time lives.
+/// So often a place is taken back. Who has it again each time lives, or is ourselves: when it was given to us and the
+/// answer was lost, it is refused to whoever asks again.
 const MAX_TAKEN_BACK: usize = 5;
 
 /// What the poll thread works with.
@@ -30,11 +31,22 @@ impl PollThread {
         for taken_back in 0.. {
             // The first one waits until it is told to join.
             let poller = Poller::new(member, &self.polling, taken_back > 0);
-            let why = match poller.run() {
+            let (why, consumer) = match poller.run() {
                 End::Left { member } => return self.left(member),
-                End::PlaceTaken(why) => why,
+                End::PlaceTaken { why, consumer } => (why, consumer),
             };
-            match self.take_back(why, taken_back) {
+            let next = match &self.polling.name {
+                Some(name) if taken_back == MAX_TAKEN_BACK => {
+                    let failure = name.refused(&consumer, why);
+                    drop(consumer);
+                    Err(failure)
+                }
+                _ => {
+                    drop(consumer);
+                    self.take_back(why)
+                }
+            };
+            match next {
                 Ok(next) => member = next,
                 Err(failure) => {
                     tracing::error!(?failure, "the consumer group cannot be joined");
@@ -65,10 +77,7 @@ impl PollThread {
     }
 
     /// A consumer in the place that another had.
-    fn take_back(&self, why: String, taken_back: usize) -> Result<Member, SessionFailure> {
-        if taken_back == MAX_TAKEN_BACK {
-            return Err(SessionFailure::Fenced(why));
-        }
+    fn take_back(&self, why: String) -> Result<Member, SessionFailure> {
         tracing::info!("the group keeps the place of an earlier process of our name: taking it");
         let stand_in = match self.stand_in(None, Instant::now() + PLACE_PATIENCE) {
             Ok(stand_in) => Some(stand_in),

@@ -52,6 +52,8 @@ pub struct Plan {
     api: Api,
     fault: Fault,
     every: u64,
+    /// So many of them count as seen before the first one comes.
+    seen: u64,
     times: u64,
 }
 
@@ -62,6 +64,7 @@ impl Plan {
             api,
             fault,
             every: 1,
+            seen: 0,
             times: u64::MAX,
         }
     }
@@ -71,6 +74,16 @@ impl Plan {
     pub fn every(mut self, every: u64) -> Self {
         self.every = every.max(1);
         self
+    }
+
+    /// Only to the next one of them, and every nth from there.
+    #[must_use]
+    pub fn next_and_every(self, every: u64) -> Self {
+        let plan = self.every(every);
+        Self {
+            seen: plan.every - 1,
+            ..plan
+        }
     }
 
     /// Only so often.
@@ -135,7 +148,7 @@ impl Plans {
         let bites = Bites::default();
         self.lock().push(Active {
             plan,
-            seen: 0,
+            seen: plan.seen,
             bites: bites.clone(),
             open: Arc::new(()),
         });
@@ -191,6 +204,14 @@ mod tests {
         assert_eq!(decided, expected);
         assert_eq!(bites.bitten(), 2);
         assert!(plans.decide(Api::Produce as i16).is_none());
+    }
+
+    #[test]
+    fn the_next_one_and_every_second_from_there() {
+        let plans = Plans::default();
+        plans.add(Plan::new(Api::EndTxn, Fault::CutAnswer).next_and_every(2));
+        let decided = [(); 5].map(|()| plans.decide(Api::EndTxn as i16).is_some());
+        assert_eq!(decided, [true, false, true, false, true]);
     }
 
     #[test]

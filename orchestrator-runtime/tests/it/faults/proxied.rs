@@ -236,6 +236,26 @@ async fn a_member_that_has_fenced_itself_goes_on() {
     scene.finish(&inputs, &[&app]).await;
 }
 
+/// A group of KIP-848 takes a member in, but the answer is lost, and the place is refused to the member that asks again:
+/// as often as it tries, until it has given up and starts anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_never_hears_that_it_was_taken_in_is_no_twin() {
+    let (scene, proxy) = behind_a_proxy().await;
+    let scene = scene.in_consumer_protocol();
+    let load = scene.load(PER_SECOND);
+    let plan = Plan::new(Api::ConsumerGroupHeartbeat, Fault::CutAnswer).next_and_every(2);
+    let bites = proxy.inflict(plan);
+    let app = start(&scene, NONE);
+    let given_up = app.wait_for_line(LIMIT, |line| line.contains("nobody else has our place"));
+    given_up.await.unwrap();
+    // A place is asked for once, and taken back five times.
+    assert!(bites.bitten() >= 6, "void: {}", bites.bitten());
+    proxy.relent();
+    wait_until_all_work(&[&app], 200).await;
+    let inputs = load.stop().await;
+    scene.finish(&inputs, &[&app]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_is_expelled_while_it_joins_commits_nothing_of_others() {
     for _ in 0..given::times(1) {

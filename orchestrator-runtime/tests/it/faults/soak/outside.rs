@@ -76,8 +76,6 @@ pub(super) struct World {
     pub(super) kafka: Kafka,
     pub(super) proxy: Proxy,
     pub(super) database: Postgres,
-    /// For how long the broker stands still at the most.
-    pub(super) silence_max: Duration,
     /// Of the ledger.
     pub(super) url: String,
     pub(super) bitten: BTreeMap<String, u64>,
@@ -102,8 +100,7 @@ impl World {
                 self.bites(plan.every(3), 1, "EndTxn late", storm).await;
             }
             Outside::BrokerSilent => {
-                let most = self.silence_max.as_millis() as u64;
-                let time = Duration::from_millis(random.u64(200..most));
+                let time = Duration::from_millis(random.u64(200..3_000));
                 self.kafka.pause().unwrap();
                 tokio::time::sleep(time).await;
                 self.kafka.resume().unwrap();
