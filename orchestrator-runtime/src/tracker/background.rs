@@ -5,13 +5,13 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use orchestrator_core::{FailureStore, SourcePosition, StoreError};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::built_in::State;
 use super::now_ms;
 use super::queue::Mark;
 use super::watch::{PAGE, Watches};
-use super::writer::Writer;
+use super::writer::{Writer, over_budget};
 
 /// The least pause between two tries of a database in trouble.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
@@ -74,18 +74,19 @@ impl State {
             self.writer.store.prepare().await?;
             tracing::info!("the ledger's database is ready");
         }
-        loop {
-            let turn = self.writer.turn(Instant::now() + IDLE_TICK).await?;
-            if !self.writer.write_some(&turn).await? {
-                break;
-            }
-        }
         if let Some(spill) = &self.spill {
             if self.writer.store.is_flowing() {
                 spill.adopt_now_and_then().await;
             }
+            // Before the queue, in which may be marks of its rows that found no room there.
             while spill.write_back(&self.writer).await? {
                 self.report();
+            }
+        }
+        loop {
+            let turn = self.writer.turn(Instant::now() + IDLE_TICK).await?;
+            if !self.writer.write_some(&turn).await? {
+                break;
             }
         }
         if let Some(notes) = &self.notes {
@@ -135,8 +136,8 @@ impl State {
         while !self.is_idle() {
             self.wake.notify_one();
             self.writer.store.probe_now();
-            let written = match self.writer.turn(until).await {
-                Ok(turn) => self.writer.drain(&turn, until).await,
+            let written = match self.write_back(until).await {
+                Ok(()) => self.drain(until).await,
                 Err(error) => Err(error),
             };
             let told = match (&self.notes, &written) {
@@ -152,5 +153,23 @@ impl State {
             }
         }
         self.report();
+    }
+
+    /// Writes all that is in the journal.
+    async fn write_back(&self, until: Instant) -> Result<(), StoreError> {
+        let Some(spill) = &self.spill else {
+            return Ok(());
+        };
+        let written = timeout_at(until, async {
+            while spill.write_back(&self.writer).await? {}
+            Ok(())
+        });
+        written.await.unwrap_or_else(|_| Err(over_budget()))
+    }
+
+    /// Writes all that is in the queue.
+    async fn drain(&self, until: Instant) -> Result<(), StoreError> {
+        let turn = self.writer.turn(until).await?;
+        self.writer.drain(&turn, until).await
     }
 }

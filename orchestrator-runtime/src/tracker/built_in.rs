@@ -282,6 +282,7 @@ impl State {
         deadline: Instant,
     ) -> Result<(), StoreError> {
         let mut result = Ok(());
+        let mut in_trouble = false;
         for some in positions.chunks(self.writer.rows_at_a_time()) {
             for position in some {
                 if !self.writer.queue_mark(position, mark, now_ms) {
@@ -294,10 +295,15 @@ impl State {
                 self.spill_queue().await;
                 continue;
             }
+            if in_trouble {
+                // The background writes it. A call that can only run out of time would count against the database.
+                continue;
+            }
             let written = match self.take_turn(deadline).await {
                 (Some(turn), _) => self.writer.drain(&turn, deadline).await,
                 (None, trouble) => trouble.map_or(Ok(()), Err),
             };
+            in_trouble = written.is_err();
             result = result.and(written);
         }
         result

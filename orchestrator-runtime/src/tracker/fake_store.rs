@@ -2,7 +2,7 @@
 //! down, hang, be slow, or refuse rows. databases are compared with it; strategies run on it in virtual time.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -163,6 +163,12 @@ impl FakeStore {
                         return Err(StoreError::new(StoreErrorClass::Data, "refused"));
                     }
                 }
+            }
+            // PostgreSQL refuses such a statement as a whole.
+            let mut seen = HashSet::new();
+            if !rows.iter().all(|row| seen.insert(&row.position)) {
+                let text = "a statement cannot change a row twice";
+                return Err(StoreError::new(StoreErrorClass::Unavailable, text));
             }
             Ok(change(&mut self.inner()))
         })

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-/// The fewest rows a statement is about, however slow the database is.
-const LEAST_ROWS: usize = 10;
+/// So many rows a statement is about at least while it is answered, however late.
+const LEAST_WHEN_LATE: usize = 100;
 
 /// See the module.
 #[derive(Debug)]
@@ -13,8 +13,11 @@ pub(super) struct Pace {
     max_rows: usize,
     /// Statements that take longer are about too many rows.
     slow: Duration,
-    /// Statements that are done sooner may be about more.
+    /// Statements that are done sooner may be about twice as many.
     fast: Duration,
+    /// And those that are done sooner than this about some more: a database that needs as long for one row as for many must
+    /// not be left with one.
+    steady: Duration,
 }
 
 impl Pace {
@@ -25,6 +28,7 @@ impl Pace {
             max_rows,
             slow: timeout,
             fast: timeout / 3,
+            steady: timeout * 2 / 3,
         }
     }
 
@@ -36,6 +40,7 @@ impl Pace {
             max_rows,
             slow: timeout / 2,
             fast: timeout / 8,
+            steady: timeout / 8,
         }
     }
 
@@ -47,12 +52,15 @@ impl Pace {
     pub(super) fn took(&mut self, rows: usize, took: Duration, failed: bool) {
         let at_most = self.rows.min(rows);
         self.rows = if failed {
-            (at_most / 8).max(LEAST_ROWS)
+            // Down to one: rows may be large.
+            (at_most / 8).max(1)
         } else if took > self.slow {
             // Not less and less of a database that answers late whatever it is asked.
-            (at_most / 2).max(LEAST_ROWS * 10)
+            (at_most / 2).max(LEAST_WHEN_LATE)
         } else if took < self.fast && rows >= self.rows {
             self.rows * 2
+        } else if took < self.steady && rows >= self.rows {
+            self.rows + self.rows / 4 + 1
         } else {
             self.rows
         };
@@ -76,11 +84,23 @@ mod tests {
             pace.took(pace.rows(), TIMEOUT, true);
             sizes.push(pace.rows());
         }
-        assert_eq!(sizes, [125, 15, 10, 10]);
-        pace.took(10, TIMEOUT - QUICK, false);
-        assert_eq!(pace.rows(), 10);
-        for _ in 0..8 {
+        assert_eq!(sizes, [125, 15, 1, 1]);
+        pace.took(1, TIMEOUT - QUICK, false);
+        assert_eq!(pace.rows(), 1);
+        for _ in 0..10 {
             pace.took(pace.rows(), QUICK, false);
+        }
+        assert_eq!(pace.rows(), 1000);
+    }
+
+    #[test]
+    fn of_a_database_that_takes_its_time_whatever_it_is_asked_more_is_asked_again() {
+        let mut pace = Pace::full(1000, TIMEOUT);
+        for _ in 0..4 {
+            pace.took(pace.rows(), TIMEOUT, true);
+        }
+        for _ in 0..40 {
+            pace.took(pace.rows(), TIMEOUT / 2, false);
         }
         assert_eq!(pace.rows(), 1000);
     }
@@ -92,7 +112,7 @@ mod tests {
         pace.took(3, QUICK, false);
         assert_eq!(pace.rows(), 125);
         pace.took(40, TIMEOUT, true);
-        assert_eq!(pace.rows(), 10);
+        assert_eq!(pace.rows(), 5);
     }
 
     #[test]

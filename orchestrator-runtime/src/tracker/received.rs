@@ -18,6 +18,7 @@ use super::drops::DropReason;
 use super::in_flight::InFlight;
 use super::now_ms;
 use super::spill::Entry;
+use super::spilling::distinct;
 use super::successes::Successes;
 use super::writer::RowKind;
 
@@ -309,7 +310,10 @@ impl State {
         let rows: Vec<LedgerRow> = {
             let rows = lock(&notes.rows);
             let size = self.writer.store.rows_per_statement();
-            rows.rows.iter().take(size).cloned().collect()
+            let next: Vec<_> = rows.rows.iter().take(size).cloned().collect();
+            // What was taken again after a rewind is in there twice.
+            let distinct = distinct(&next, size).first().map_or(0, |part| part.len());
+            next.into_iter().take(distinct).collect()
         };
         if !rows.is_empty() {
             self.writer.write_rows(RowKind::Received, &rows).await?;

@@ -157,6 +157,24 @@ async fn records_taken_again_leave_one_row() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn records_taken_again_while_the_database_is_down_leave_one_row() {
+    let store = FakeStore::new();
+    let ledger = start(&store, outbox()).await;
+    store.set(Mood::Down);
+    ledger.tracker.received(&taken(0..10)).await.unwrap();
+    // A rewind, and another one.
+    ledger.tracker.received(&taken(4..12)).await.unwrap();
+    ledger.tracker.received(&taken(4..12)).await.unwrap();
+    ledger.tracker.committed(&passed(0, 12, &[])).await.unwrap();
+    store.set(Mood::Up);
+    until("all told", || {
+        store.summary() == lines(0..12, "SUCCESS passed")
+    })
+    .await;
+    until("well", || is_up(&ledger)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_the_database_down_rows_wait_and_those_without_room_are_counted_when_passed() {
     let store = FakeStore::new();
     let ledger = start(&store, outbox()).await;

@@ -250,7 +250,7 @@ async fn write_alike(writer: &Writer, entries: &[Entry]) -> Result<(), StoreErro
 }
 
 /// Rows in parts, none of which has two of the same record: a statement takes distinct positions.
-fn distinct(rows: &[LedgerRow], size: usize) -> Vec<&[LedgerRow]> {
+pub(super) fn distinct(rows: &[LedgerRow], size: usize) -> Vec<&[LedgerRow]> {
     let mut seen = HashSet::new();
     let mut parts = Vec::new();
     let mut from = 0;

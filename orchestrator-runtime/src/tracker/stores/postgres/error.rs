@@ -104,7 +104,7 @@ fn of_state(code: &str, message: &str) -> StoreError {
             "a pooler in between must let `options` through (PgBouncer: ignore_startup_parameters)",
         ),
         // The message itself may quote the value.
-        (_, "22" | "23" | "54") => {
+        (_, "21" | "22" | "23" | "54") => {
             let message = format!("PostgreSQL: the row cannot be stored (SQLSTATE {code})");
             return StoreError::new(Data, message);
         }

@@ -107,11 +107,13 @@ impl Statements<'_> {
             .push(" WHERE created_at >= ")
             .push_bind(created_ms.start);
         query.push(" AND created_at < ").push_bind(created_ms.end);
+        // With a + none of them is looked up in the index of positions, which would be read from end to end and sorted:
+        // SQLite takes that for the better one unless ANALYZE has run.
         query
-            .push(" AND status = 'SUCCESS' AND cluster_id = ")
+            .push(" AND status = 'SUCCESS' AND +cluster_id = ")
             .push_bind(&*self.ledger.cluster_id);
         query
-            .push(" AND consumer_group = ")
+            .push(" AND +consumer_group = ")
             .push_bind(&*self.ledger.consumer_group);
         query
             .push(" ORDER BY created_at LIMIT ")

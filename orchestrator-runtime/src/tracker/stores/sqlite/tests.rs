@@ -74,21 +74,28 @@ impl SqliteStore {
 async fn statements_find_their_rows_by_index() {
     let (_files, store) = Files::ready().await;
     let ranges = [range(0, 9)];
-    let update = store
-        .statements(&identity(), 1)
-        .succeed(&ranges)
-        .into_string();
-    let mut lease = store.lease().await.unwrap();
-    let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {update}")))
-        .fetch_all(&mut *lease.connection)
-        .await
-        .unwrap();
-    lease.answered();
-    let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
-    assert!(
-        plan.iter().any(|line| line.starts_with("SEARCH t USING INDEX") && line.contains("source_offset>")),
-        "{plan:#?}"
-    );
+    let identity = identity();
+    let statements = store.statements(&identity, 1);
+    let succeed = statements.succeed(&ranges).into_string();
+    let prune = statements.prune(0..9, 10).into_string();
+    for (statement, by) in [
+        (succeed, "source_offset>"),
+        (prune, "(created_at>? AND created_at<?)"),
+    ] {
+        let mut lease = store.lease().await.unwrap();
+        let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
+            .fetch_all(&mut *lease.connection)
+            .await
+            .unwrap();
+        lease.answered();
+        let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+        let by_index = |line: &String| line.contains("USING INDEX") && line.contains(by);
+        assert!(plan.iter().any(by_index), "{plan:#?}");
+        assert!(
+            !plan.iter().any(|line| line.contains("TEMP B-TREE")),
+            "{plan:#?}"
+        );
+    }
 }
 
 #[tokio::test]
