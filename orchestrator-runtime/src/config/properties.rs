@@ -90,6 +90,14 @@ pub(super) const FORCED: &[(&str, &str)] = &[
         "set ORCH_PRODUCER_QUEUE_MAX_BYTES",
     ),
     (
+        "log.connection.close",
+        "a producer whose connection was cut is replaced, and this is how that is known",
+    ),
+    (
+        "check.crcs",
+        "librdkafka skips a batch that fails the check, and it would count as passed",
+    ),
+    (
         "test.mock.num.brokers",
         "a mock broker only pretends to have transactions",
     ),

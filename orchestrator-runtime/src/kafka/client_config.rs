@@ -110,6 +110,7 @@ pub(crate) fn consumer_named(config: &Config, client_id: &str) -> ClientConfig {
             ("enable.auto.offset.store", "false"),
             ("auto.offset.reset", "error"),
             ("enable.partition.eof", "true"),
+            ("check.crcs", "false"),
             (
                 "queued.max.messages.kbytes",
                 &kbytes(config.batch.prefetch_max_bytes),
@@ -146,6 +147,7 @@ pub(crate) fn producer(config: &Config, transactional_id: &str) -> ClientConfig 
             ("enable.idempotence", "true"),
             ("acks", "all"),
             ("delivery.report.only.error", "true"),
+            ("log.connection.close", "true"),
             (
                 "queue.buffering.max.kbytes",
                 &kbytes(config.batch.producer_queue_max_bytes),

@@ -118,6 +118,10 @@ impl KafkaProducer {
 
     /// Puts initialised instances in the place of the old ones, if any. To be called again when it fails.
     fn renew(&mut self) -> Result<(), TxnError> {
+        if self.settings.stop.is_stopped() {
+            // A thread that was left behind would fence the producer that has come after it.
+            return Err(repeat("its worker has ended".to_owned()));
+        }
         if *self.initialised.borrow() {
             for old in [0, 1].map(|turn| self.instances[turn].take()) {
                 old.into_iter().for_each(|old| self.retire(old));

@@ -7,6 +7,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::ffi;
 use super::offsets::listed;
 use super::rebalance::Context;
 
@@ -22,6 +23,10 @@ pub(crate) fn go_to(
 ) -> KafkaResult<()> {
     let (topic, number, at) = (&*partition.topic, partition.partition, Offset::Offset(at));
     if let Err(error) = consumer.seek(topic, number, at, SEEK_PATIENCE) {
+        if ffi::waiting_events(consumer) > 0 {
+            // It may be a revoke, and an assignment would be taken for the answer to it. Later, then.
+            return Err(error);
+        }
         // After an error of its own librdkafka no longer reads a partition, and only an assignment changes that.
         tracing::debug!(%partition, %error, "cannot seek; assigning anew");
         assign_anew(consumer, partition, at)?;

@@ -66,6 +66,8 @@ where
                 SessionEvent::Failed(failure) => self.failed = Some(failure),
             }
         }
+        // What came and went at once is not ours.
+        starts.retain(|start| self.lanes.contains_key(&start.partition));
         if !gone.is_empty() || !starts.is_empty() {
             self.recording.heard().await;
         }

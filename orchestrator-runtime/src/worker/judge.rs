@@ -45,7 +45,6 @@ pub(super) struct Judge {
     random: fastrand::Rng,
     /// When each partition was assigned: see `FailureRecord::fence`.
     fences: HashMap<SourcePartition, i64>,
-    last_fence: i64,
     /// A record that failed under `ORCH_ATOMIC_ON_POISON=STOP`, and how.
     pub(super) stop: Option<String>,
 }
@@ -56,15 +55,15 @@ impl Judge {
             topics: Topics::default(),
             random: fastrand::Rng::with_seed(seed),
             fences: HashMap::new(),
-            last_fence: 0,
             stop: None,
         }
     }
 
-    /// A partition is ours from now on: what is written of it from here is newer than all before.
+    /// A partition is ours from now on: what is written of it from here is newer than all before. Never later than now,
+    /// whatever comes at once with it: a mark with the time of a commit does nothing to a row with a later fence.
     pub(super) fn assigned(&mut self, partition: &SourcePartition) {
-        self.last_fence = unix_ms().max(self.last_fence + 1);
-        self.fences.insert(partition.clone(), self.last_fence);
+        let newer = self.fences.get(partition).map_or(0, |last| last + 1);
+        self.fences.insert(partition.clone(), unix_ms().max(newer));
     }
 
     /// When a partition was assigned.
@@ -279,4 +278,27 @@ fn unix_ms() -> i64 {
         .map_or(0, |since| {
             i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_that_come_at_once_have_no_fence_in_the_future() {
+        let mut judge = Judge::new(1);
+        let partitions: Vec<_> = (0..1_000).map(|n| SourcePartition::new("in", n)).collect();
+        for partition in &partitions {
+            judge.assigned(partition);
+        }
+        let now = unix_ms();
+        assert!(
+            partitions
+                .iter()
+                .all(|partition| judge.fence(partition) <= now)
+        );
+        let before = judge.fence(&partitions[0]);
+        judge.assigned(&partitions[0]);
+        assert!(judge.fence(&partitions[0]) > before);
+    }
 }

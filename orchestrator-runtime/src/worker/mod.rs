@@ -162,7 +162,12 @@ where
         };
         match self.deadline {
             // A worker that failed is started anew, and the ledger's background goes on meanwhile.
-            None => self.recording.heard().await,
+            None => {
+                self.recording.heard().await;
+                // Its partitions may be anybody's by the time it comes back.
+                let partitions: Vec<_> = self.lanes.keys().cloned().collect();
+                self.tracker.revoked(&partitions).await;
+            }
             Some(deadline) => {
                 let told = async {
                     self.recording.heard().await;

@@ -81,6 +81,11 @@ impl Searches {
         records.map(Record::size).sum()
     }
 
+    /// Whether only some of a partition's records may be given to the transformer.
+    pub(super) fn searches(&self, partition: &SourcePartition) -> bool {
+        self.searches.contains_key(partition)
+    }
+
     /// What is committed with a slice that has left its lane.
     pub(super) fn mark_for(&mut self, slice: &UnitSlice) -> Option<Mark> {
         let search = self.searches.get_mut(&slice.partition)?;
@@ -146,7 +151,9 @@ where
                 "the process has ended again and again while it transformed this record, at last with no other: it is \
                  taken for poison (ORCH_CRASH_QUARANTINE_AFTER)"
             );
-            self.stage.refuse(partition.at(offset), starts);
+            if self.stage.refuse(partition.at(offset), starts) {
+                self.observer.quarantined();
+            }
         } else if search.is_narrow() {
             tracing::warn!(
                 %partition, position, starts,
@@ -159,7 +166,8 @@ where
     /// Keeps what was read until it may be given to the transformer.
     pub(super) fn withhold(&mut self, slice: Slice) {
         let partition = &slice.partition;
-        let Some(lane) = self.lanes.get(partition) else {
+        // What comes after a pause is read again when that ends.
+        let Some(lane) = self.lanes.get(partition).filter(|lane| !lane.paused()) else {
             return;
         };
         let follows = match self

@@ -83,7 +83,10 @@ where
                 Waits::Not | Waits::Shortly => false,
             };
             let another_is_alone = alone.as_ref().is_some_and(|alone| alone != partition);
-            let pause = !lane.reads_on() || over || another_is_alone;
+            // It would only take the room of what may be worked on.
+            let withholds =
+                waits(lane, soon, moves) == Waits::Long && self.searches.searches(partition);
+            let pause = !lane.reads_on() || over || another_is_alone || withholds;
             if pause && !lane.paused() {
                 self.session.pause(partition, lane.epoch());
                 self.searches.read_again(partition);

@@ -79,6 +79,8 @@ pub trait WorkerObserver: Send {
     fn failed(&mut self, _class: FailureClass) {}
     /// A record is tried again.
     fn retried(&mut self) {}
+    /// A record was found to end the process each time it is transformed.
+    fn quarantined(&mut self) {}
     /// Records passed by a commit, their outputs and dead letters.
     fn committed(&mut self, _counts: &Counts) {}
     /// The committed offset of a partition that is owned moved on to `next`.

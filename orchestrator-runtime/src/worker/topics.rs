@@ -13,6 +13,8 @@ const KNOWN_FOR: Duration = Duration::from_secs(60);
 const MISSING_FOR: Duration = Duration::from_secs(1);
 /// The worker stands still while a silent broker is asked, which takes seconds: not for every chunk of records.
 const UNKNOWN_FOR: Duration = Duration::from_secs(5);
+/// From so many on answers that are no longer good are dropped: records may name any topic.
+const ANSWERS_MAX: usize = 10_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Topics {
@@ -47,6 +49,10 @@ impl Topics {
         }
         // From now on: the question may have taken long.
         let until = Instant::now() + good_for;
+        if self.answers.len() >= ANSWERS_MAX {
+            let now = Instant::now();
+            self.answers.retain(|_, (_, until)| *until > now);
+        }
         self.answers.insert(topic.clone(), (answer.clone(), until));
         answer
     }

@@ -104,8 +104,10 @@ impl<P: TransactionalProducer, O: TransactorObserver> Transactor<P, O> {
             };
             // What is yet to be remembered is of our own choice, and what stands there may be any older offset.
             let is_new = first.done.is_empty() && first.from == first.next;
+            // And of a mark that moves no offset nothing can be known: it is sent again, which changes nothing.
+            let moves = first.from != last.next;
             match *stands {
-                Some(at) if at == last.next => {
+                Some(at) if at == last.next && moves => {
                     self.passed(last, last.next);
                     for (index, _) in slices {
                         fates[index] = Some(SliceFate::Committed);

@@ -32,6 +32,9 @@ pub(crate) struct Broker {
     pub(crate) faults_left: u32,
     /// A record was refused: the next transaction of this producer fails, good as its records may be.
     pub(crate) out_of_order: bool,
+    /// The offsets of so many units more cannot be committed; then how many slices each of them had.
+    pub(crate) refuses_offsets: usize,
+    pub(crate) slices_refused: Vec<usize>,
     /// No question about a topic is answered.
     pub(crate) silent: bool,
     /// Dead letters that the ledger was told of.
@@ -74,6 +77,8 @@ impl Broker {
             log: Vec::new(),
             faults_left: 40,
             out_of_order: false,
+            refuses_offsets: 0,
+            slices_refused: Vec::new(),
             silent: false,
             recorded: BTreeSet::new(),
             noted: BTreeSet::new(),

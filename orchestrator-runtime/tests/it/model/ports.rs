@@ -95,6 +95,14 @@ impl ModelCommitter {
         // Nothing was committed, and this is said in other ways than the transactor would.
         let fate: fn(i64) -> SliceFate = if broker.strikes(30, "everything is to be read again") {
             |committed| SliceFate::Rewind { to: committed }
+        } else if broker.refuses_offsets > 0 {
+            broker.refuses_offsets -= 1;
+            let slices =
+                unit.slices.len() + added.iter().map(|part| part.slices.len()).sum::<usize>();
+            broker.slices_refused.push(slices);
+            |_| SliceFate::Stuck {
+                error: "not these".to_owned(),
+            }
         } else if broker.strikes(30, "offsets cannot be committed") {
             |_| SliceFate::Stuck {
                 error: "not now".to_owned(),

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use orchestrator_runtime::core::quarantine::Quarantine;
 use orchestrator_runtime::core::{
     AtomicOnPoison, Attempt, Output, Policy, Record, SourcePartition, TransformError, Transformer,
     transform_async_fn,
@@ -101,8 +102,23 @@ fn all_but(broker: &Shared, held: &[i32]) -> bool {
 
 #[test]
 fn a_partition_whose_transform_hangs_leaves_room_for_the_others() {
-    let broker = calm(3, 400);
+    one_hangs(None);
+}
+
+/// What may not be given to the transformer yet takes room, too.
+#[test]
+fn a_partition_whose_transform_hangs_before_anything_was_passed_leaves_room_for_the_others() {
+    one_hangs(Some(Quarantine {
+        after: 3,
+        owner: 1,
+        life: 1,
+    }));
+}
+
+fn one_hangs(quarantine: Option<Quarantine>) {
+    let broker = calm(3, 2_000);
     let mut settings = calm_settings(&broker, Policy::atomic());
+    settings.quarantine = quarantine;
     settings.max_bytes = 4000;
     settings.held_max_bytes = 8000;
     settings.stage.timeout = Duration::from_secs(36_000);
@@ -209,6 +225,33 @@ fn a_record_that_is_refused_each_time_waits_longer_each_time() {
     holds_only(&[0], &broker, settings, transformer);
     let tries = *tries.lock().unwrap();
     assert!((60..200).contains(&tries), "{tries}");
+}
+
+#[test]
+fn a_partition_whose_offsets_are_refused_rests_once_for_each_unit() {
+    let broker = calm(1, 400);
+    lock(&broker).refuses_offsets = 2;
+    let settings = calm_settings(&broker, Policy::atomic());
+    let transformer = transform_async_fn(|_: Record, _: Attempt| {
+        std::future::ready(Ok::<_, TransformError>(Output::new("v")))
+    });
+    let drain = CancellationToken::new();
+    // A second, and two more.
+    run_for(
+        Duration::from_secs(4),
+        &broker,
+        settings,
+        drain,
+        transformer,
+    );
+    let broker = lock(&broker);
+    assert!(
+        broker.slices_refused.iter().all(|slices| *slices > 1),
+        "{:?}",
+        broker.slices_refused
+    );
+    assert_eq!(broker.refuses_offsets, 0);
+    assert!(broker.all_passed(), "{:?}", broker.committed);
 }
 
 /// A panic whose payload panics in its turn.
