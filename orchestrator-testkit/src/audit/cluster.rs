@@ -72,7 +72,7 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::begins`].
     pub fn committed(&self, topic: &str, isolation: Isolation) -> Result<Offsets, AuditError> {
-        let mut asked = self.partitions(topic)?;
+        let mut asked = self.partitions(topic, isolation)?;
         let mut committed = Offsets::new();
         let what = format_args!("read the offsets of the group in {topic}");
         // Those of a program at work may hardly ever be all at rest at once, but each is again and again.
@@ -106,11 +106,12 @@ impl Cluster {
         }
     }
 
-    fn partitions(&self, topic: &str) -> Result<Vec<i32>, AuditError> {
+    /// Asked by the client that asks for their offsets next: another one would hear of new partitions minutes later.
+    fn partitions(&self, topic: &str, isolation: Isolation) -> Result<Vec<i32>, AuditError> {
         let what = format_args!("find the topic {topic}");
-        let metadata = self
-            .client
-            .patiently(what, || self.uncommitted.fetch_metadata(Some(topic), CALL))?;
+        let metadata = self.client.patiently(what, || {
+            self.consumer(isolation).fetch_metadata(Some(topic), CALL)
+        })?;
         let found = metadata
             .topics()
             .iter()
@@ -129,7 +130,7 @@ impl Cluster {
         isolation: Isolation,
     ) -> Result<impl Iterator<Item = (i32, (i64, i64))> + use<>, AuditError> {
         let mut marks = Vec::new();
-        for partition in self.partitions(topic)? {
+        for partition in self.partitions(topic, isolation)? {
             let what = format_args!("read the offsets of {topic}-{partition}");
             let both = self.client.patiently(what, || -> Result<_, KafkaError> {
                 self.consumer(isolation)

@@ -5,7 +5,13 @@ mod pair;
 
 use std::time::Duration;
 
-use orchestrator_testkit::audit::{AuditError, Client, Identity, Kind, Ledger, Start, audit};
+use orchestrator_testkit::admin::{Admin, fresh};
+use orchestrator_testkit::audit::{
+    AuditError, Client, Cluster, Identity, Kind, Ledger, Start, audit,
+};
+use orchestrator_testkit::kafka::Kafka;
+use orchestrator_testkit::reader::Isolation;
+use orchestrator_testkit::wait;
 use orchestrator_testkit::writer::Ending;
 use rdkafka::producer::Producer;
 use sqlx::{AssertSqlSafe, Connection, Executor, SqliteConnection};
@@ -31,6 +37,29 @@ async fn audit_of_a_sound_pair_is_clean_whatever_was_aborted() {
     assert_eq!((counts.records, counts.waiting), (36, 4));
     assert_eq!((counts.came_out, counts.failed), (34, 2));
     assert_eq!((counts.outputs, counts.dead_letters), (34, 2));
+}
+
+#[tokio::test]
+async fn partitions_that_are_added_are_noticed_at_once() {
+    let bootstrap = Kafka::shared().bootstrap_servers();
+    let admin = Admin::new(bootstrap).unwrap();
+    let topic = fresh("grows");
+    admin.create_topic(&topic, 2, &[]).await.unwrap();
+    let client = Client::new(bootstrap).patience(Duration::from_secs(5));
+    let cluster = Cluster::new(&client, "nobody").unwrap();
+    let both = [Isolation::Committed, Isolation::Uncommitted];
+    for isolation in both {
+        assert_eq!(cluster.ends(&topic, isolation).unwrap().len(), 2);
+    }
+    admin.grow_topic(&topic, 3).await.unwrap();
+    for isolation in both {
+        wait::until("the new partition is there", MINUTE, async || {
+            cluster.ends(&topic, isolation).unwrap().len() == 3
+        })
+        .await
+        .unwrap();
+        assert!(cluster.committed(&topic, isolation).unwrap().is_empty());
+    }
 }
 
 #[tokio::test]
