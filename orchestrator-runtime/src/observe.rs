@@ -90,6 +90,10 @@ impl WorkerObserver for Observer {
         self.metrics.retries.increment(1);
     }
 
+    fn quarantined(&mut self) {
+        self.metrics.records_quarantined.increment(1);
+    }
+
     fn committed(&mut self, counts: &Counts) {
         self.metrics.records_ok.increment(counts.ok);
         self.metrics.outputs.increment(counts.outputs);

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -68,32 +71,70 @@ pub(crate) struct Options {
     minutes: u64,
 }
 
-/// Target after target; ends at the first finding.
+/// As many targets at once as there are CPUs; no other is begun after a finding.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let patience = Duration::from_secs(60 * options.minutes);
     let mut programs = BTreeMap::new();
-    for (name, test) in TARGETS {
-        let program = match programs.entry(name) {
-            Entry::Occupied(program) => program.into_mut(),
-            Entry::Vacant(none) => {
-                let source = format!("{name}/src/lib.rs");
-                none.insert(built(&["test", "--workspace", "--lib"], &source)?)
-            }
-        };
-        let began = Instant::now();
-        let mut cases = 0;
-        while cases == 0 || began.elapsed() < patience {
-            if !holds(program, name, test)? {
-                println!("FAILED: {test}: see {name}/proptest-regressions");
-                return Ok(ExitCode::FAILURE);
-            }
-            cases += CASES;
+    for (name, _) in TARGETS {
+        if let Entry::Vacant(none) = programs.entry(name) {
+            let source = format!("{name}/src/lib.rs");
+            none.insert(built(&["test", "--workspace", "--lib"], &source)?);
         }
-        let seconds = began.elapsed().as_secs();
-        println!("{test}: {cases} cases in {seconds} s");
+    }
+    let targets = Mutex::new(TARGETS.iter());
+    let found = AtomicBool::new(false);
+    let next = || match found.load(Ordering::Relaxed) {
+        true => None,
+        false => targets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .next(),
+    };
+    let one_after_the_other = || -> Result<()> {
+        while let Some((name, test)) = next() {
+            let holds = holds_for(patience, &found, &programs[name], name, test);
+            if !matches!(holds, Ok(true)) {
+                found.store(true, Ordering::Relaxed);
+            }
+            holds?;
+        }
+        Ok(())
+    };
+    let at_once = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let running: Vec<_> = (0..at_once)
+            .map(|_| scope.spawn(one_after_the_other))
+            .collect();
+        let ended = running.into_iter().map(|it| it.join().expect("no panic"));
+        ended.collect::<Result<()>>()
+    })?;
+    if found.into_inner() {
+        return Ok(ExitCode::FAILURE);
     }
     println!("nothing found");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether nothing is found in a target for so long, or until something is found in another one.
+fn holds_for(
+    patience: Duration,
+    found: &AtomicBool,
+    program: &Path,
+    name: &str,
+    test: &str,
+) -> Result<bool> {
+    let began = Instant::now();
+    let mut cases = 0;
+    while cases == 0 || (began.elapsed() < patience && !found.load(Ordering::Relaxed)) {
+        if !holds(program, name, test)? {
+            println!("FAILED: {test}: see {name}/proptest-regressions");
+            return Ok(false);
+        }
+        cases += CASES;
+    }
+    let seconds = began.elapsed().as_secs();
+    println!("{test}: {cases} cases in {seconds} s");
+    Ok(true)
 }
 
 /// One run of a target. What it says of a failure is shown.

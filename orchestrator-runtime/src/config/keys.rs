@@ -155,9 +155,9 @@ pub(crate) static SECTIONS: &[(&str, &[Key])] = &[
         Key::new("TARGET_TOPIC", Text("a topic name"), Unset, "Topic of outputs that name none themselves."),
         Key::new("GROUP_ID", NAME, Required, "Consumer group; every process of one pipeline has the same."),
         Key::new("INSTANCE_ID", NAME, Unset, "Name of this process within its group, the same after a restart, never twice at a time. Unset: host name and the first free slot."),
-        Key::new("START_FROM", choice::<StartFrom>(), Is("EARLIEST"), "Where a group without offsets starts; resolved once and remembered."),
+        Key::new("START_FROM", choice::<StartFrom>(), Is("EARLIEST"), "Where a partition starts that the group has no offset of, one that is added later too; resolved once and remembered."),
         Key::new("ON_OFFSET_LOST", choice::<OnOffsetLost>(), Is("HOLD"), "When the next offset is gone from the topic: hold the partition, or go on from the earliest record."),
-        Key::new("WORKERS", Count(1, 64), Is("1"), "Workers in this process, each one consumer, one transactional producer, one loop."),
+        Key::new("WORKERS", Count(1, 64), Is("1"), "Workers in this process, each one consumer, two transactional producers in turn, one loop."),
         Key::new("DELIVERY", choice::<Delivery>(), Is("EXACTLY_ONCE"), "Reserved: AT_LEAST_ONCE is not available yet."),
     ]),
     ("Failures", &[
@@ -173,7 +173,7 @@ pub(crate) static SECTIONS: &[(&str, &[Key])] = &[
         Key::new("OUTPUT_DEDUP_HEADER", SWITCH, Is("false"), "Whether outputs carry the dedup key as a header."),
     ]),
     ("Batches and memory", &[
-        Key::new("COMMIT_INTERVAL_MS", Millis(0, 60_000), Is("5"), "Least time between two commits of one producer."),
+        Key::new("COMMIT_INTERVAL_MS", Millis(0, 60_000), Is("5"), "Least time between two commits of one worker."),
         Key::new("COMMIT_MAX_RECORDS", Count(1, 1_000_000), Is("20000"), "Most records of one unit of work, which is one transaction."),
         Key::new("BATCH_MAX_RECORDS", Count(1, 1_000_000), Is("2000"), "Most records of a batch, of which a unit of work may have several."),
         Key::new("BATCH_MAX_BYTES", Bytes(KIB, GIB), Is("2097152"), "Most bytes of a batch."),
@@ -185,8 +185,8 @@ pub(crate) static SECTIONS: &[(&str, &[Key])] = &[
         Key::new("RATE_LIMIT_PER_SECOND", Count(1, u32::MAX as u64), Unset, "Most records a second taken by this process. Unset: no limit."),
     ]),
     ("Transformer", &[
-        Key::new("TRANSFORM_CONCURRENCY", Count(1, 65_536), Is("64"), "Records transformed at once, per worker."),
-        Key::new("TRANSFORM_TIMEOUT_MS", Millis(1, 24 * HOUR_MS), Is("30000"), "Deadline of one attempt; passing it is a transient failure."),
+        Key::new("TRANSFORM_CONCURRENCY", Count(1, 65_536), Is("64"), "Records of an asynchronous or blocking transformer that are transformed at once, per worker; others have one thread a core."),
+        Key::new("TRANSFORM_TIMEOUT_MS", Millis(1, 24 * HOUR_MS), Is("30000"), "Deadline of one attempt. An asynchronous transform that passes it has failed transiently; a synchronous one is told as hanging."),
     ]),
     ("Ledger", &[
         Key::new("DB_STRATEGY", choice::<Strategy>(), Derived("LIGHTWEIGHT if ORCH_DB_URL is set, else NONE"), "What is written to the failure ledger, and when."),

@@ -126,7 +126,7 @@ impl FailureConfig {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BatchConfig {
-    /// Least time between two commits of one producer.
+    /// Least time between two commits of one worker.
     pub commit_interval: Duration,
     /// Most records of one unit of work, which is one transaction.
     pub commit_max_records: usize,

@@ -39,6 +39,8 @@ pub struct PipelineMetrics {
     pub records_skipped: Counter,
     /// See [`names::RECORDS_STRIPPED`].
     pub records_stripped: Counter,
+    /// See [`names::RECORDS_QUARANTINED`].
+    pub records_quarantined: Counter,
     /// See [`names::BATCH_OK`].
     pub batch_ok: Counter,
     /// See [`names::TRANSACTIONS_COMMITTED`].
@@ -89,6 +91,7 @@ impl PipelineMetrics {
             dead_letters: counter(&names::DEAD_LETTERS),
             records_skipped: counter(&names::RECORDS_SKIPPED),
             records_stripped: counter(&names::RECORDS_STRIPPED),
+            records_quarantined: counter(&names::RECORDS_QUARANTINED),
             batch_ok: counter(&names::BATCH_OK),
             transactions_committed: counter(&names::TRANSACTIONS_COMMITTED),
             retries: counter(&names::RETRIES),

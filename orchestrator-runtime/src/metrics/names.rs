@@ -62,6 +62,7 @@ table! {
     DEAD_LETTERS = Counter, Count, "orch_dead_letters_total", [], "Dead letters committed.";
     RECORDS_SKIPPED = Counter, Count, "orch_records_skipped_total", [], "Failed records that were recorded and passed.";
     RECORDS_STRIPPED = Counter, Count, "orch_records_stripped_total", [], "Records taken out of a unit at hand-over: their partition had moved or been rewound.";
+    RECORDS_QUARANTINED = Counter, Count, "orch_records_quarantined_total", [], "Records found to end the process each time they are transformed, and taken for poison; once more after a restart.";
     BATCH_OK = Counter, Count, "orch_batch_ok_total", [], "Units of work committed.";
     TRANSACTIONS_COMMITTED = Counter, Count, "orch_transactions_committed_total", [], "Transactions committed; a unit of work that is split by partition takes several.";
     TRANSACTIONS_ABORTED = Counter, Count, "orch_transactions_aborted_total", ["reason"], "Transactions aborted; their records are sent again or read again.";

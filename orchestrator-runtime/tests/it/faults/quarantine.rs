@@ -2,14 +2,21 @@
 //! and nothing else is lost, doubled or blamed.
 
 use orchestrator_testkit::orders::Orders;
+use orchestrator_testkit::process::Process;
 
 use super::exact::{Fate, Input};
 use super::scene::{LIMIT, Scene, drain, shared};
+use super::served::counted;
 
 const ORDERS: u64 = 3_000;
 const PARTITIONS: i32 = 3;
 /// `ORCH_CRASH_QUARANTINE_AFTER`, and the first, which may die in the middle of its work.
 const RESTARTS_MAX: u32 = 4;
+
+async fn scene() -> Scene {
+    let scene = Scene::new(shared(), 1, PARTITIONS).await;
+    scene.with("ORCH_HTTP_ADDR", "127.0.0.1:0")
+}
 
 async fn write(scene: &Scene, killers: &[u64]) -> Vec<Input> {
     let orders = Orders::new(11).range(0..ORDERS).map(|order| {
@@ -25,32 +32,69 @@ async fn write(scene: &Scene, killers: &[u64]) -> Vec<Input> {
     scene.write(0, orders.collect()).await
 }
 
-/// Starts it again and again until all is passed; gives how often it had to be.
-async fn restarts_until_passed(scene: &Scene, inputs: &[Input]) -> u32 {
+/// Starts it again and again until the end that is waited for comes before the process is aborted. Gives that process,
+/// and how often it had to be started again.
+async fn live_until(scene: &Scene, end: impl AsyncFn(&Process)) -> (Process, u32) {
     for restarts in 0.. {
         let app = scene.start("solo");
-        let ended = tokio::select! {
+        let aborted = tokio::select! {
             status = app.wait(LIMIT) => Some(status.unwrap()),
-            () = scene.wait_until_passed(inputs) => None,
+            () = end(&app) => None,
         };
-        match ended {
+        match aborted {
             Some(status) => assert_eq!(status.code(), None, "it was not aborted: {status}"),
-            None => {
-                drain(&app).await;
-                return restarts;
-            }
+            None => return (app, restarts),
         }
     }
     unreachable!()
 }
 
+/// It says that it found one record.
+async fn assert_found(app: &Process, restarts: u32) {
+    assert!(restarts <= RESTARTS_MAX, "{restarts} restarts");
+    assert_eq!(counted(app, "orch_records_quarantined_total").await, 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_aborts_the_process_is_found() {
     for killer in [0, 1_600] {
-        let scene = Scene::new(shared(), 1, PARTITIONS).await;
+        let scene = scene().await;
         let inputs = write(&scene, &[killer]).await;
-        let restarts = restarts_until_passed(&scene, &inputs).await;
-        assert!(restarts <= RESTARTS_MAX, "{restarts} restarts");
+        let passed = async |_: &Process| scene.wait_until_passed(&inputs).await;
+        let (app, restarts) = live_until(&scene, passed).await;
+        assert_found(&app, restarts).await;
+        drain(&app).await;
         scene.judge(&inputs).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_aborts_the_process_is_held_under_block_until_an_operator_passes_it() {
+    let scene = scene()
+        .await
+        .with("ORCH_FAILURE_MODE", "ATOMIC")
+        .with("ORCH_ATOMIC_ON_POISON", "BLOCK");
+    let inputs = write(&scene, &[1_600]).await;
+    let killer = inputs.iter().find(|it| it.fate == Fate::DeadLetter);
+    let Input { topic, at, .. } = killer.unwrap();
+    let position = format!("{topic}:{}:{}", at.partition, at.offset);
+    let way_out = format!("ORCH_DEAD_LETTER_RECORDS={position}");
+    let held = async |app: &Process| {
+        let line = app.wait_for_line(LIMIT, |line| line.contains(&way_out));
+        if line.await.is_err() {
+            // It ended before it said so.
+            std::future::pending::<()>().await;
+        }
+    };
+    let (app, restarts) = live_until(&scene, held).await;
+    assert_found(&app, restarts).await;
+    drain(&app).await;
+    let committed = scene.admin.committed(&scene.group, topic).await.unwrap();
+    assert_eq!(committed[&at.partition], at.offset);
+
+    let scene = scene.with("ORCH_DEAD_LETTER_RECORDS", &position);
+    let app = scene.start("solo");
+    scene.wait_until_passed(&inputs).await;
+    drain(&app).await;
+    scene.judge(&inputs).await.unwrap();
 }
