@@ -160,10 +160,13 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(10);
 
+    /// A job, and the thread it runs on.
+    type Begun = (usize, ThreadId);
+
     /// Jobs that say where they begin, and end when they are told to.
     struct Bench {
         threads: Threads,
-        begun: (Sender<(usize, ThreadId)>, Receiver<(usize, ThreadId)>),
+        begun: (Sender<Begun>, Receiver<Begun>),
     }
 
     impl Bench {
@@ -185,7 +188,7 @@ mod tests {
             end
         }
 
-        fn begins(&self) -> (usize, ThreadId) {
+        fn begins(&self) -> Begun {
             self.begun.1.recv_timeout(LIMIT).unwrap()
         }
 
