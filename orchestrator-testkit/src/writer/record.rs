@@ -65,6 +65,6 @@ impl WriteRecord {
 pub struct Position {
     /// Its partition.
     pub partition: i32,
-    /// Its offset.
+    /// Its offset; -1001 if that is unknown: librdkafka sent the record again, and the broker had it already.
     pub offset: i64,
 }
