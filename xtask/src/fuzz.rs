@@ -2,7 +2,6 @@
 //! What fails is kept by proptest as a regression beside the source, and is tried first from then on.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,9 +75,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let patience = Duration::from_secs(60 * options.minutes);
     let mut programs = BTreeMap::new();
     for (name, _) in TARGETS {
-        if let Entry::Vacant(none) = programs.entry(name) {
+        if !programs.contains_key(name) {
             let source = format!("{name}/src/lib.rs");
-            none.insert(built(&["test", "--workspace", "--lib"], &source)?);
+            programs.insert(name, built(&["test", "--workspace", "--lib"], &source)?);
         }
     }
     let targets = Mutex::new(TARGETS.iter());

@@ -1,9 +1,7 @@
 //! Tests of LIGHTWEIGHT, in virtual time over a store in memory.
 #![allow(clippy::unwrap_used)]
 
-use orchestrator_core::OffsetRange;
-
-use super::super::fake_store::{FakeStore, Mood, failed, identity, orders};
+use super::super::fake_store::{FakeStore, Mood, failed, identity, orders, passed, until};
 use super::super::health::{DbState, LedgerCounters};
 use super::super::{Ledger, LedgerPlan, Strategy};
 use tokio::time::sleep;
@@ -47,103 +45,6 @@ fn failures(offsets: impl IntoIterator<Item = i64>) -> Vec<FailureRecord> {
         .collect()
 }
 
-fn passed(from: i64, next: i64, failures: &[i64]) -> Passed {
-    let range = OffsetRange {
-        partition: orders(),
-        from,
-        next,
-    };
-    Passed {
-        ranges: vec![range],
-        failures: failures.iter().map(|offset| orders().at(*offset)).collect(),
-    }
-}
-
-/// Waits in virtual time, so that the background gets on.
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..10_000 {
-        if done() {
-            return;
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-    panic!("never happened: {what}");
-}
-
-/// A database that is slow and well, and a unit with so many failures that the time of a call is not enough.
-#[tokio::test(start_paused = true)]
-async fn a_call_that_runs_out_of_time_counts_once() {
-    let store = FakeStore::new();
-    let ledger = start(&store, &settings()).await;
-    ledger.tracker.assigned(&[orders().at(0)]).await.unwrap();
-    ledger.tracker.failed(&failures(0..300)).await.unwrap();
-    store.set(Mood::Slow(Duration::from_millis(100)));
-    let offsets: Vec<i64> = (0..300).collect();
-    ledger
-        .tracker
-        .committed(&passed(0, 300, &offsets))
-        .await
-        .unwrap();
-    let is_passed = |row: &String| row.ends_with("FAILED passed");
-    assert!(!store.summary().iter().all(is_passed), "void: in time");
-    let errors = ledger.counters().statement_errors;
-    assert!(errors <= 1, "{errors}");
-    until("all passed", || {
-        store
-            .summary()
-            .iter()
-            .all(|row| row.ends_with("FAILED passed"))
-    })
-    .await;
-}
-
-fn lines_below(folder: &std::path::Path) -> usize {
-    let entries = std::fs::read_dir(folder).unwrap();
-    let paths = entries.map(|entry| entry.unwrap().path());
-    let lines = paths.map(|path| match path.is_dir() {
-        true => lines_below(&path),
-        false => {
-            std::fs::read(path)
-                .unwrap()
-                .split(|byte| *byte == b'\n')
-                .count()
-                - 1
-        }
-    });
-    lines.sum()
-}
-
-/// Rows are in the journal, and their marks find no room there.
-#[tokio::test(start_paused = true)]
-async fn marks_that_find_no_room_in_the_journal_come_after_its_rows() {
-    let folder = tempfile::tempdir().unwrap();
-    let settings = LedgerSettings {
-        spill_dir: Some(folder.path().to_owned()),
-        spill_max_bytes: 20_000,
-        ..settings()
-    };
-    let store = FakeStore::new();
-    let ledger = start(&store, &settings).await;
-    ledger.tracker.assigned(&[orders().at(0)]).await.unwrap();
-    store.set(Mood::Down);
-    let offsets: Vec<i64> = (0..300).collect();
-    ledger.tracker.failed(&failures(0..300)).await.unwrap();
-    let journal = lines_below(folder.path());
-    assert!((10..290).contains(&journal), "void: {journal}");
-    ledger
-        .tracker
-        .committed(&passed(0, 300, &offsets))
-        .await
-        .unwrap();
-    store.set(Mood::Up);
-    until("all passed", || {
-        let rows = store.summary();
-        rows.len() == 300 && rows.iter().all(|row| row.ends_with("FAILED passed"))
-    })
-    .await;
-    assert_eq!(ledger.counters().rows_dropped, 0);
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_row_is_provisional_until_the_commit_passes_it() {
     let store = FakeStore::new();
@@ -164,6 +65,30 @@ async fn a_row_is_provisional_until_the_commit_passes_it() {
         "the unit was aborted, then it went well"
     );
     assert_eq!(ledger.state(), DbState::Up);
+}
+
+/// A database that is slow and well, and a unit with so many failures that the time of a call is not enough.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_runs_out_of_time_counts_once() {
+    let store = FakeStore::new();
+    let ledger = start(&store, &settings()).await;
+    ledger.tracker.assigned(&[orders().at(0)]).await.unwrap();
+    ledger.tracker.failed(&failures(0..300)).await.unwrap();
+    store.set(Mood::Slow(Duration::from_millis(100)));
+    let offsets: Vec<i64> = (0..300).collect();
+    ledger
+        .tracker
+        .committed(&passed(0, 300, &offsets))
+        .await
+        .unwrap();
+    let all_passed = || {
+        let rows = store.summary();
+        rows.iter().all(|row| row.ends_with("FAILED passed"))
+    };
+    assert!(!all_passed(), "void: in time");
+    let errors = ledger.counters().statement_errors;
+    assert!(errors <= 1, "{errors}");
+    until("all passed", all_passed).await;
 }
 
 #[tokio::test(start_paused = true)]

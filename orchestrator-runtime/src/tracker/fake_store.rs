@@ -10,9 +10,9 @@ use std::time::Duration;
 use orchestrator_core::ledger_row::{LedgerRow, LedgerStatus};
 use orchestrator_core::tracker::STALE_CLASS;
 use orchestrator_core::{
-    Failure, FailureRecord, FailureStore, LedgerIdentity, OffsetRange, Provisional, ReceivedPage,
-    ReceivedRow, Record, Settlement, SourcePartition, SourcePosition, StoreError, StoreErrorClass,
-    StoreFuture, TransformError,
+    Failure, FailureRecord, FailureStore, LedgerIdentity, OffsetRange, Passed, Provisional,
+    ReceivedPage, ReceivedRow, Record, Settlement, SourcePartition, SourcePosition, StoreError,
+    StoreErrorClass, StoreFuture, TransformError,
 };
 
 /// How the database is.
@@ -410,4 +410,27 @@ pub(crate) fn identity() -> LedgerIdentity {
         cluster_id: "c".into(),
         consumer_group: "g".into(),
     }
+}
+
+/// Records `from..next` of [`orders`] were passed, these of them as failures.
+pub(super) fn passed(from: i64, next: i64, failures: &[i64]) -> Passed {
+    let range = OffsetRange {
+        partition: orders(),
+        from,
+        next,
+    };
+    Passed {
+        ranges: vec![range],
+        failures: failures.iter().map(|offset| orders().at(*offset)).collect(),
+    }
+}
+
+/// Waits in virtual time, so that the background gets on.
+pub(super) async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(7200), async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "never happened: {what}");
 }

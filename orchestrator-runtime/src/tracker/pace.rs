@@ -5,6 +5,9 @@ use std::time::Duration;
 
 /// So many rows a statement is about at least while it is answered, however late.
 const LEAST_WHEN_LATE: usize = 100;
+/// Statements about fewer may be about twice as many whenever they are done in time: it is hardly their rows that take it,
+/// and a database that is late with every statement must not be asked for each row alone.
+const FEW: usize = 10;
 
 /// See the module.
 #[derive(Debug)]
@@ -52,12 +55,12 @@ impl Pace {
     pub(super) fn took(&mut self, rows: usize, took: Duration, failed: bool) {
         let at_most = self.rows.min(rows);
         self.rows = if failed {
-            // Down to one: rows may be large.
-            (at_most / 8).max(1)
+            // Down to one, for rows may be large, but not at once.
+            (at_most / 8).max((at_most / 2).min(FEW)).max(1)
         } else if took > self.slow {
             // Not less and less of a database that answers late whatever it is asked.
             (at_most / 2).max(LEAST_WHEN_LATE)
-        } else if took < self.fast && rows >= self.rows {
+        } else if (took < self.fast || rows < FEW) && rows >= self.rows {
             self.rows * 2
         } else if took < self.steady && rows >= self.rows {
             self.rows + self.rows / 4 + 1
@@ -80,13 +83,11 @@ mod tests {
         let mut pace = Pace::full(1000, TIMEOUT);
         assert_eq!(pace.rows(), 1000);
         let mut sizes = Vec::new();
-        for _ in 0..4 {
+        for _ in 0..6 {
             pace.took(pace.rows(), TIMEOUT, true);
             sizes.push(pace.rows());
         }
-        assert_eq!(sizes, [125, 15, 1, 1]);
-        pace.took(1, TIMEOUT - QUICK, false);
-        assert_eq!(pace.rows(), 1);
+        assert_eq!(sizes, [125, 15, 7, 3, 1, 1]);
         for _ in 0..10 {
             pace.took(pace.rows(), QUICK, false);
         }
@@ -106,13 +107,26 @@ mod tests {
     }
 
     #[test]
+    fn of_a_database_that_is_nearly_too_late_with_every_statement_a_few_are_asked_at_a_time() {
+        let mut pace = Pace::full(1000, TIMEOUT);
+        for _ in 0..9 {
+            pace.took(pace.rows(), TIMEOUT, true);
+        }
+        assert_eq!(pace.rows(), 1);
+        for _ in 0..9 {
+            pace.took(pace.rows(), TIMEOUT - QUICK, false);
+        }
+        assert_eq!(pace.rows(), 16);
+    }
+
+    #[test]
     fn small_statements_say_nothing_of_large_ones_unless_they_fail() {
         let mut pace = Pace::full(1000, TIMEOUT);
         pace.took(1000, TIMEOUT, true);
         pace.took(3, QUICK, false);
         assert_eq!(pace.rows(), 125);
         pace.took(40, TIMEOUT, true);
-        assert_eq!(pace.rows(), 5);
+        assert_eq!(pace.rows(), 10);
     }
 
     #[test]

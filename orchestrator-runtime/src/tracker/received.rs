@@ -308,12 +308,12 @@ impl State {
             return Err(refusal);
         }
         let rows: Vec<LedgerRow> = {
-            let rows = lock(&notes.rows);
-            let size = self.writer.store.rows_per_statement();
-            let next: Vec<_> = rows.rows.iter().take(size).cloned().collect();
             // What was taken again after a rewind is in there twice.
-            let distinct = distinct(&next, size).first().map_or(0, |part| part.len());
-            next.into_iter().take(distinct).collect()
+            let rows = &mut lock(&notes.rows).rows;
+            let size = self.writer.store.rows_per_statement();
+            let next = rows.len().min(size);
+            let parts = distinct(&rows.make_contiguous()[..next], size);
+            parts.first().map_or(Vec::new(), |part| part.to_vec())
         };
         if !rows.is_empty() {
             self.writer.write_rows(RowKind::Received, &rows).await?;

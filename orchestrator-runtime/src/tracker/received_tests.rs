@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use orchestrator_core::breaker::CircuitState;
-use orchestrator_core::{OffsetRange, Passed, Record, Taken};
+use orchestrator_core::{Record, Taken};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use super::super::fake_store::{FakeStore, Mood, failed, identity, orders};
+use super::super::fake_store::{FakeStore, Mood, failed, identity, orders, passed, until};
 use super::super::health::{DbState, LedgerCounters};
 use super::super::{Ledger, LedgerPlan, LedgerSettings};
 use super::Notes;
@@ -53,35 +53,12 @@ fn taken(offsets: impl IntoIterator<Item = i64>) -> [Taken; 1] {
     }]
 }
 
-fn passed(from: i64, next: i64, failures: &[i64]) -> Passed {
-    let range = OffsetRange {
-        partition: orders(),
-        from,
-        next,
-    };
-    Passed {
-        ranges: vec![range],
-        failures: failures.iter().map(|offset| orders().at(*offset)).collect(),
-    }
-}
-
 fn counters(ledger: &Ledger) -> LedgerCounters {
     ledger.health.as_ref().unwrap().counters()
 }
 
 fn is_up(ledger: &Ledger) -> bool {
     ledger.health.as_ref().unwrap().state() == DbState::Up
-}
-
-/// Waits in virtual time, so that the background gets on.
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..10_000 {
-        if done() {
-            return;
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-    panic!("never happened: {what}");
 }
 
 fn lines(offsets: impl IntoIterator<Item = i64>, what: &str) -> Vec<String> {

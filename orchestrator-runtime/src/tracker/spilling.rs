@@ -2,14 +2,16 @@
 //! once the database is well again. Blocking file work is kept off the runtime's threads. It must never lose an
 //! entry without saying how many.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use orchestrator_core::ledger_row::LedgerRow;
-use orchestrator_core::{FailureStore, LedgerIdentity, OffsetRange, StoreError};
+use orchestrator_core::{
+    FailureStore, LedgerIdentity, OffsetRange, SourcePartition, SourcePosition, StoreError,
+};
 
 use tokio::time::Instant;
 
@@ -19,6 +21,8 @@ use crate::kill_points::{KillPoint, kill_point};
 
 /// So many entries are read back at a time.
 const READ_ENTRIES: usize = 1000;
+/// Marks that were made within this time may be written as if they had been made at once.
+const SAME_MOMENT_MS: i64 = 1000;
 /// How often it is looked whether other processes have left something behind.
 const ADOPT_EVERY: Duration = Duration::from_secs(10);
 
@@ -163,8 +167,8 @@ impl Spill {
         if batch.entries.is_empty() {
             return Ok(false);
         }
-        for same in batch.entries.chunk_by(alike) {
-            write_alike(writer, same).await?;
+        for wave in waves(&batch.entries) {
+            write_wave(writer, wave).await?;
         }
         kill_point(KillPoint::BackFilled);
         self.done(batch).await;
@@ -208,42 +212,98 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether two entries may go into one statement.
-fn alike(a: &Entry, b: &Entry) -> bool {
-    std::mem::discriminant(a) == std::mem::discriminant(b)
+/// What the entries of a wave are to one record: whichever of them it has, it has them in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Received,
+    Failed,
+    Passed,
 }
 
-/// Writes entries of one kind.
-async fn write_alike(writer: &Writer, entries: &[Entry]) -> Result<(), StoreError> {
+/// Entries in parts, in each of which all that was received may be written first, then all that failed, that was passed
+/// and that succeeded: for each record it comes to the same, and takes few statements. In the journal of RELIABLE every
+/// entry has another kind than the one before.
+fn waves(entries: &[Entry]) -> Vec<&[Entry]> {
+    let mut waves = Vec::new();
+    let (mut wave, mut from) = (Wave::default(), 0);
+    for (at, entry) in entries.iter().enumerate() {
+        if !wave.takes(entry) {
+            waves.push(&entries[from..at]);
+            (wave, from) = (Wave::default(), at);
+            wave.takes(entry);
+        }
+    }
+    waves.push(&entries[from..]);
+    waves.retain(|wave| !wave.is_empty());
+    waves
+}
+
+/// What is in a wave so far.
+#[derive(Default)]
+struct Wave<'a> {
+    steps: HashMap<&'a SourcePosition, Step>,
+    /// Up to where records of a partition have succeeded.
+    succeeded: HashMap<&'a SourcePartition, i64>,
+    /// When the first mark was made.
+    began_ms: Option<i64>,
+}
+
+impl<'a> Wave<'a> {
+    /// Whether the entry may be in it, too; then it is.
+    fn takes(&mut self, entry: &'a Entry) -> bool {
+        let (position, step) = match entry {
+            Entry::Received(row) => (&row.position, Step::Received),
+            Entry::Failed(row) => (&row.position, Step::Failed),
+            Entry::Passed { position, at_ms } if self.is_now(*at_ms) => (position, Step::Passed),
+            Entry::Succeeded { range, at_ms } if self.is_now(*at_ms) => {
+                let until = self.succeeded.entry(&range.partition).or_insert(range.next);
+                *until = range.next.max(*until);
+                return true;
+            }
+            Entry::Passed { .. } | Entry::Succeeded { .. } => return false,
+        };
+        let succeeded = self.succeeded.get(&position.partition);
+        if succeeded.is_some_and(|until| position.offset < *until) {
+            return false;
+        }
+        let last = self.steps.insert(position, step);
+        last.is_none_or(|last| last <= step)
+    }
+
+    fn is_now(&mut self, at_ms: i64) -> bool {
+        (at_ms - *self.began_ms.get_or_insert(at_ms)).abs() < SAME_MOMENT_MS
+    }
+}
+
+/// Writes the entries of a wave.
+async fn write_wave(writer: &Writer, entries: &[Entry]) -> Result<(), StoreError> {
     let Writer { store, ledger, .. } = writer;
-    let mut kind = RowKind::Failed;
-    let (mut rows, mut positions, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut received, mut failed) = (Vec::new(), Vec::new());
+    let (mut passed, mut succeeded) = (Vec::new(), Vec::new());
     let mut latest = 0;
     for entry in entries {
         match entry {
-            Entry::Received(row) => {
-                kind = RowKind::Received;
-                rows.push((**row).clone());
-            }
-            Entry::Failed(row) => rows.push((**row).clone()),
+            Entry::Received(row) => received.push((**row).clone()),
+            Entry::Failed(row) => failed.push((**row).clone()),
             Entry::Passed { position, at_ms } => {
-                positions.push(position.clone());
+                passed.push(position.clone());
                 latest = latest.max(*at_ms);
             }
             Entry::Succeeded { range, at_ms } => {
-                ranges.push(range.clone());
+                succeeded.push(range.clone());
                 latest = latest.max(*at_ms);
             }
         }
     }
-    let size = store.rows_per_statement();
-    for some in distinct(&rows, size) {
-        writer.write_rows(kind, some).await?;
+    for (kind, rows) in [(RowKind::Received, received), (RowKind::Failed, failed)] {
+        for some in distinct(&rows, store.rows_per_statement()) {
+            writer.write_rows(kind, some).await?;
+        }
     }
-    for some in positions.chunks(size) {
+    for some in passed.chunks(store.rows_per_statement()) {
         refused_alone(store.pass_failed(ledger, some, latest).await, some.len())?;
     }
-    for some in narrow(&ranges, size) {
+    for some in narrow(&succeeded, store.rows_per_statement()) {
         refused_alone(store.succeed(ledger, some, latest).await, some.len())?;
     }
     Ok(())

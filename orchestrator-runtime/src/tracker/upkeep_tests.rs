@@ -5,9 +5,8 @@
 use orchestrator_core::ledger_row::{LedgerRow, LedgerStatus};
 use orchestrator_core::{OffsetRange, Record};
 use tempfile::TempDir;
-use tokio::time::timeout;
 
-use super::super::fake_store::{FakeStore, Mood, StoredRow, failed, identity, orders};
+use super::super::fake_store::{FakeStore, Mood, StoredRow, failed, identity, orders, until};
 use super::super::safeguard::PAGE_ROWS;
 use super::super::{Ledger, LedgerPlan, now_ms};
 use super::*;
@@ -116,15 +115,6 @@ async fn pass(store: &FakeStore, time: Duration) {
 /// More than it takes for a first pass, from one to the other.
 async fn first_pass(store: &FakeStore) {
     pass(store, STALE * 2).await;
-}
-
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let waited = timeout(Duration::from_secs(7200), async {
-        while !done() {
-            sleep(Duration::from_millis(10)).await;
-        }
-    });
-    assert!(waited.await.is_ok(), "never happened: {what}");
 }
 
 fn lines(offsets: std::ops::Range<i64>, what: &str) -> Vec<String> {

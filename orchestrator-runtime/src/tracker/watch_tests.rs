@@ -1,8 +1,6 @@
 //! Tests of the watches: which provisional rows turn out to be successes.
 
-use orchestrator_core::OffsetRange;
-
-use super::super::fake_store::orders;
+use super::super::fake_store::{orders, passed};
 use super::*;
 
 fn at(offset: i64) -> SourcePosition {
@@ -15,18 +13,6 @@ fn watching(start: i64) -> (Watches, Instant) {
     watches.assigned(&at(start), now);
     assert_eq!(watches.due(now), [at(start)]);
     (watches, now)
-}
-
-fn passed(from: i64, next: i64, failures: &[i64]) -> Passed {
-    let range = OffsetRange {
-        partition: orders(),
-        from,
-        next,
-    };
-    Passed {
-        ranges: vec![range],
-        failures: failures.iter().map(|offset| at(*offset)).collect(),
-    }
 }
 
 fn offsets(positions: &[SourcePosition]) -> Vec<i64> {

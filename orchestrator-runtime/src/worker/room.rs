@@ -76,16 +76,12 @@ where
             {
                 continue;
             }
+            let waits_long = waits(lane, soon, moves) == Waits::Long;
             // Lanes that wait for long leave most of the room to those that do not.
-            let over = match waits(lane, soon, moves) {
-                Waits::Long if lane.paused() => long > max / 8,
-                Waits::Long => long > max / 4,
-                Waits::Not | Waits::Shortly => false,
-            };
+            let over = waits_long && long > if lane.paused() { max / 8 } else { max / 4 };
             let another_is_alone = alone.as_ref().is_some_and(|alone| alone != partition);
             // It would only take the room of what may be worked on.
-            let withholds =
-                waits(lane, soon, moves) == Waits::Long && self.searches.searches(partition);
+            let withholds = waits_long && self.searches.searches(partition);
             let pause = !lane.reads_on() || over || another_is_alone || withholds;
             if pause && !lane.paused() {
                 self.session.pause(partition, lane.epoch());

@@ -198,13 +198,13 @@ mod tests {
             assert_eq!((state.jobs.len(), state.idle), (jobs, 0));
         }
 
-        async fn wait_for_threads(&self, threads: usize) {
-            let changes = async {
-                while self.threads.0.lock().threads != threads {
+        async fn wait_until(&self, so: impl Fn(&State) -> bool) {
+            let becomes_so = async {
+                while !so(&self.threads.0.lock()) {
                     tokio::task::yield_now().await;
                 }
             };
-            tokio::time::timeout(LIMIT, changes).await.unwrap();
+            tokio::time::timeout(LIMIT, becomes_so).await.unwrap();
         }
     }
 
@@ -231,12 +231,7 @@ mod tests {
             let end = bench.run(job);
             used.insert(format!("{:?}", bench.begins().1));
             drop(end);
-            let rests = async {
-                while bench.threads.0.lock().idle == 0 {
-                    tokio::task::yield_now().await;
-                }
-            };
-            tokio::time::timeout(LIMIT, rests).await.unwrap();
+            bench.wait_until(|state| state.idle > 0).await;
         }
         assert_eq!(used.len(), 1);
     }
@@ -280,7 +275,7 @@ mod tests {
         bench.assert_waiting(1);
         bench.threads.allow_one_less();
         drop(hangs);
-        bench.wait_for_threads(1).await;
+        bench.wait_until(|state| state.threads == 1).await;
         bench.assert_waiting(1);
         drop(second);
         assert_eq!(bench.begins().0, 2);

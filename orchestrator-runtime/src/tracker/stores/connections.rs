@@ -1,17 +1,18 @@
 //! A few connections to a database server, kept open between statements. Used by the stores of servers. It must never
-//! hand out a connection whose last statement was not answered, nor wait without bound for a free one.
+//! hand out a connection whose last statement was not answered, nor wait without bound for a free one, nor give up
+//! opening one because a caller has no more time: callers have less than a busy server needs to let somebody in.
 //!
 //! Not sqlx's pool, which pings a connection whenever it comes back (a round trip for each statement), and says
 //! "timed out" for a server that refuses connections as for one whose connections are all in use.
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use orchestrator_core::BoxFuture;
 use sqlx::{ConnectOptions, Connection, Error};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout};
 
 /// Routers and firewalls forget a connection that is silent for long, many of them after four minutes, and what is
@@ -20,20 +21,21 @@ const IDLE_MAX: Duration = Duration::from_secs(120);
 
 /// What is done with a new connection before it is used.
 pub(super) type Setup<C> =
-    Box<dyn for<'c> Fn(&'c mut C) -> BoxFuture<'c, Result<(), Error>> + Send + Sync>;
+    Arc<dyn for<'c> Fn(&'c mut C) -> BoxFuture<'c, Result<(), Error>> + Send + Sync>;
 
-/// The most that opening one may take. Callers have less time as a rule, and drop the future.
-const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// The most that opening one may take.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub(super) struct Connections<C: Connection> {
     options: C::Options,
     setup: Option<Setup<C>>,
     count: usize,
-    permits: Semaphore,
+    /// One for each that is in use or being opened.
+    permits: Arc<Semaphore>,
     /// How long to wait for a free one.
     patience: Duration,
-    idle: Mutex<Vec<Idle<C>>>,
+    idle: Arc<Mutex<Vec<Idle<C>>>>,
 }
 
 struct Idle<C> {
@@ -41,23 +43,23 @@ struct Idle<C> {
     since: Instant,
 }
 
-impl<C: Connection> Connections<C> {
+impl<C: Connection + Send + 'static> Connections<C> {
     /// At most `count` connections. Nothing is opened yet.
     pub(super) fn new(options: C::Options, count: usize, patience: Duration) -> Self {
         Self {
             options,
             setup: None,
             count,
-            permits: Semaphore::new(count),
+            permits: Arc::new(Semaphore::new(count)),
             patience,
-            idle: Mutex::default(),
+            idle: Arc::default(),
         }
     }
 
     /// The same, at most `count` of them.
     pub(super) fn with_count(mut self, count: usize) -> Self {
         self.count = count;
-        self.permits = Semaphore::new(count);
+        self.permits = Arc::new(Semaphore::new(count));
         self
     }
 
@@ -72,35 +74,52 @@ impl<C: Connection> Connections<C> {
         self
     }
 
-    /// An open connection, for one call. [`Error::PoolTimedOut`] says that all are in use.
+    /// An open connection, for one call. [`Error::PoolTimedOut`] says that all are in use or being opened.
     pub(super) async fn lease(&self) -> Result<Lease<'_, C>, Error> {
-        let permit = timeout(self.patience, self.permits.acquire()).await;
+        let permit = timeout(self.patience, self.permits.clone().acquire_owned()).await;
         let permit = permit
             .map_err(|_| Error::PoolTimedOut)?
             .map_err(|_| Error::PoolClosed)?;
-        let (connection, reused) = match self.pop() {
-            Some(connection) => (connection, true),
-            None => (self.open().await?, false),
-        };
-        Ok(Lease {
-            connection,
-            reused,
-            connections: self,
-            _permit: permit,
-        })
+        match self.pop() {
+            Some(connection) => Ok(Lease {
+                connection,
+                reused: true,
+                connections: self,
+                permit,
+            }),
+            None => self.open(permit).await,
+        }
     }
 
-    async fn open(&self) -> Result<C, Error> {
-        let opened = timeout(CONNECT_MAX, async {
-            let mut connection = self.options.connect().await?;
-            if let Some(setup) = &self.setup {
-                setup(&mut connection).await?;
+    /// A new one, opened in a task of its own: if the caller gives up meanwhile, it is the next one's.
+    async fn open(&self, permit: OwnedSemaphorePermit) -> Result<Lease<'_, C>, Error> {
+        let (options, setup) = (self.options.clone(), self.setup.clone());
+        let idle = self.idle.clone();
+        let (told, opened) = oneshot::channel();
+        tokio::spawn(async move {
+            let opened = timeout(CONNECT_MAX, async {
+                let mut connection = options.connect().await?;
+                if let Some(setup) = setup {
+                    setup(&mut connection).await?;
+                }
+                Ok(connection)
+            });
+            let opened = opened
+                .await
+                .unwrap_or_else(|_| Err(Error::Io(ErrorKind::TimedOut.into())));
+            let opened = opened.map(|connection| (connection, permit));
+            if let Err(Ok((connection, permit))) = told.send(opened) {
+                lock(&idle).push(Idle::now(connection));
+                drop(permit);
             }
-            Ok(connection)
         });
-        opened
-            .await
-            .unwrap_or_else(|_| Err(Error::Io(ErrorKind::TimedOut.into())))
+        let (connection, permit) = opened.await.unwrap_or(Err(Error::PoolClosed))?;
+        Ok(Lease {
+            connection,
+            reused: false,
+            connections: self,
+            permit,
+        })
     }
 
     /// The one that was used last, so that those not needed grow old.
@@ -109,10 +128,25 @@ impl<C: Connection> Connections<C> {
         idle.retain(|idle| idle.since.elapsed() < IDLE_MAX);
         idle.pop().map(|idle| idle.connection)
     }
+}
 
+impl<C: Connection> Connections<C> {
     fn idle(&self) -> MutexGuard<'_, Vec<Idle<C>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.idle)
     }
+}
+
+impl<C> Idle<C> {
+    fn now(connection: C) -> Self {
+        Self {
+            connection,
+            since: Instant::now(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An open connection. It is closed when this is dropped, unless it is given back: its statement was given up, and may
@@ -121,35 +155,26 @@ pub(super) struct Lease<'a, C: Connection> {
     connection: C,
     reused: bool,
     connections: &'a Connections<C>,
-    _permit: SemaphorePermit<'a>,
+    permit: OwnedSemaphorePermit,
 }
 
-impl<C: Connection> Lease<'_, C> {
+impl<C: Connection + Send + 'static> Lease<'_, C> {
     pub(super) fn connection(&mut self) -> &mut C {
         &mut self.connection
     }
 
     /// Gives it back: its statement was answered, and it works.
     pub(super) fn give_back(self) {
-        let since = Instant::now();
-        let connection = self.connection;
-        self.connections.idle().push(Idle { connection, since });
+        self.connections.idle().push(Idle::now(self.connection));
     }
 
     /// Closes it, for it does not work, and all others that are open, for they will not either. Gives a new one if
     /// this had been used before, for then it may have died long ago.
-    pub(super) async fn renew(mut self) -> Option<Result<Self, Error>> {
+    pub(super) async fn renew(self) -> Option<Result<Self, Error>> {
         self.connections.idle().clear();
-        if !self.reused {
-            return None;
-        }
-        match self.connections.open().await {
-            Ok(connection) => {
-                self.connection = connection;
-                self.reused = false;
-                Some(Ok(self))
-            }
-            Err(error) => Some(Err(error)),
+        match self.reused {
+            true => Some(self.connections.open(self.permit).await),
+            false => None,
         }
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn classified(error: impl Into<sqlx::Error>) -> StoreError {
         }
         sqlx::Error::PoolTimedOut => (
             Exhausted,
-            "all connections to the ledger's database are in use".to_owned(),
+            "all connections to the ledger's database are in use or being opened".to_owned(),
         ),
         sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_) => {
             (Data, "the row cannot be stored".to_owned())

@@ -78,7 +78,7 @@ impl Server {
         let patience = timeout.mul_f32(0.6);
         let told = Arc::clone(&packet);
         let connections = Connections::new(options.clone(), count, patience);
-        let connections = connections.with_setup(Box::new(move |connection| {
+        let connections = connections.with_setup(Arc::new(move |connection| {
             let (session, told) = (session.clone(), Arc::clone(&told));
             Box::pin(async move {
                 let packet = set_up(connection, session).await?;

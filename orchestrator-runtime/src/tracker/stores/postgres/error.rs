@@ -33,7 +33,7 @@ pub(super) fn classified(error: impl Into<Error>) -> StoreError {
         }
         Error::PoolTimedOut => said(
             Exhausted,
-            "all connections are in use, and none became free in time (ORCH_DB_TIMEOUT_MS)",
+            "all connections are in use or being opened, and none became free in time (ORCH_DB_TIMEOUT_MS)",
         ),
         Error::Encode(_) | Error::InvalidArgument(_) => said(Data, "the row cannot be stored"),
         Error::Migrate(error) => match *error {

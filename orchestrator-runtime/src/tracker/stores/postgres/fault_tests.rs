@@ -8,6 +8,7 @@ use futures_util::future::join;
 use orchestrator_core::StoreErrorClass;
 use orchestrator_testkit::postgres::{Postgres, PostgresOptions};
 use sqlx::AssertSqlSafe;
+use tokio::time::timeout;
 
 use super::super::super::fake_store::identity;
 use super::super::conformance::{Harness, TABLE, range, rows, taken};
@@ -204,6 +205,21 @@ async fn a_connection_that_was_given_up_is_never_used_again() {
     assert_eq!(backend(&store).await, first, "one serves all, one by one");
     drop(store.connections.lease().await.unwrap());
     assert_ne!(backend(&store).await, first);
+}
+
+/// A server that is busy: it takes longer to let somebody in than a statement may.
+#[tokio::test]
+async fn a_connection_that_is_opened_too_late_serves_the_next_statement() {
+    let (schema, _) = Schema::ready().await;
+    let slow = schema.impatient("%20-cpost_auth_delay%3D1");
+    let store = slow.with_connections(1);
+    let mut tries = 0;
+    let began = Instant::now();
+    while !matches!(timeout(IMPATIENT, write(&store)).await, Ok(Ok(()))) {
+        tries += 1;
+        assert!(began.elapsed() < Duration::from_secs(30), "{tries} tries");
+    }
+    assert!(tries > 0, "void: in time");
 }
 
 #[tokio::test]

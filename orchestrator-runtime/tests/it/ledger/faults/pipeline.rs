@@ -120,7 +120,10 @@ impl Pipeline {
             before = Look::at(&app).await;
             before.sum("orch_db_degraded", "") == 0
         });
-        well.await.unwrap();
+        if let Err(never) = well.await {
+            let health = get(&app, "/health").await;
+            panic!("{strategy:?}: {never}; {health}");
+        }
         Self {
             bed,
             app,
