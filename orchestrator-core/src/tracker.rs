@@ -103,7 +103,8 @@ pub struct Taken {
 /// }
 /// ```
 pub trait FailureTracker: Send + Sync + 'static {
-    /// The partitions now owned, with the offsets they start from.
+    /// The partitions now owned, with the offsets they start from. One that another worker of this process had may come
+    /// without having been revoked.
     fn assigned<'a>(
         &'a self,
         _starts: &'a [SourcePosition],

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orchestrator_core::ports::SessionFailure;
-use orchestrator_core::{Backoff, FailureTracker, TransformError, Transformer};
+use orchestrator_core::{Backoff, TransformError, Transformer};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,7 @@ use crate::kafka::ports::{self, KafkaPorts};
 use crate::kafka::session::{Limiter, limiter};
 use crate::metrics::PipelineMetrics;
 use crate::observe::{Observer, TransactionObserver};
+use crate::tracker::SharedTracker;
 use crate::worker::settings::Counts;
 use crate::worker::{End, Worker, WorkerReport};
 
@@ -34,7 +35,7 @@ const RESTART: Backoff = Backoff {
 struct Running<T> {
     config: Config,
     transformer: Arc<T>,
-    tracker: Arc<dyn FailureTracker>,
+    tracker: SharedTracker,
     limiter: Option<Arc<Limiter>>,
     metrics: Arc<PipelineMetrics>,
     health: Health,
@@ -98,7 +99,7 @@ impl<T: Transformer> Orchestrator<T> {
             limiter: limiter(self.config.batch.rate_limit_per_second),
             config: self.config,
             transformer: self.transformer,
-            tracker,
+            tracker: SharedTracker::new(tracker),
             metrics: self.metrics,
             health: self.health,
             drain: drain.clone(),
@@ -274,7 +275,7 @@ impl<T: Transformer> Running<T> {
             session,
             committer,
             self.transformer.clone(),
-            self.tracker.clone(),
+            self.tracker.of_worker(number),
             settings::worker(&self.config, identity, number),
             observer,
         );

@@ -113,7 +113,10 @@ impl State {
         loop {
             match self.tell(notes).await {
                 Ok(true) => {}
-                Ok(false) => notes.wake.notified().await,
+                Ok(false) => {
+                    self.report();
+                    notes.wake.notified().await;
+                }
                 Err(_) => {
                     // The first task notices when the database is well again, and wakes this one.
                     self.wake.notify_one();
@@ -134,21 +137,21 @@ impl State {
             self.spill_queue().await;
         }
         while !self.is_idle() {
+            let left = self.left();
             self.wake.notify_one();
             self.writer.store.probe_now();
             let written = match self.write_back(until).await {
-                Ok(()) => self.drain(until).await,
+                Ok(()) => self.write_queue(until).await,
                 Err(error) => Err(error),
             };
             let told = match (&self.notes, &written) {
                 (Some(notes), Ok(())) => self.tell(notes).await.map(drop),
                 _ => Ok(()),
             };
-            let written = written.and(told);
-            if written.is_err() && Instant::now() >= until {
+            if Instant::now() >= until {
                 break;
             }
-            if written.is_err() {
+            if written.and(told).is_err() || self.left() >= left {
                 sleep(RETRY_AFTER).await;
             }
         }
@@ -168,8 +171,12 @@ impl State {
     }
 
     /// Writes all that is in the queue.
-    async fn drain(&self, until: Instant) -> Result<(), StoreError> {
+    async fn write_queue(&self, until: Instant) -> Result<(), StoreError> {
         let turn = self.writer.turn(until).await?;
-        self.writer.drain(&turn, until).await
+        let written = timeout_at(until, async {
+            while self.writer.write_some(&turn).await? {}
+            Ok(())
+        });
+        written.await.unwrap_or_else(|_| Err(over_budget()))
     }
 }

@@ -22,7 +22,7 @@ use super::spill::Entry;
 use super::spilling::Spill;
 use super::upkeep::Upkeep;
 use super::watch::Watches;
-use super::writer::{Turn, Writer};
+use super::writer::{Turn, Writer, over_budget};
 use super::{LedgerSettings, now_ms};
 use crate::config::{StorePayload, Strategy};
 use crate::metrics::LedgerMetrics;
@@ -80,7 +80,7 @@ pub(super) async fn start(
     let state = Arc::new(State {
         watches: per_statement.is_none().then(Mutex::default),
         notes: per_statement.map(|sizes| Notes::new(sizes, settings.queue_max_rows, keep_received)),
-        spill: open_spill(settings, &ledger),
+        spill: open_spill(settings, &ledger).await,
         spilling: tokio::sync::Mutex::default(),
         upkeep: Upkeep::new(settings, per_statement.is_some()),
         writer: Writer::new(
@@ -110,9 +110,15 @@ pub(super) async fn start(
     (tracker, health)
 }
 
-fn open_spill(settings: &LedgerSettings, ledger: &LedgerIdentity) -> Option<Spill> {
+async fn open_spill(settings: &LedgerSettings, ledger: &LedgerIdentity) -> Option<Spill> {
     let folder = settings.spill_dir.as_ref()?;
-    match Spill::open(folder, ledger, settings.spill_max_bytes) {
+    let opened = Spill::open(
+        folder,
+        ledger,
+        settings.spill_max_bytes,
+        settings.batch_budget,
+    );
+    match opened.await {
         Ok(spill) => Some(spill),
         Err(error) => {
             tracing::error!(%error, "there is no spill journal: rows that the database cannot take wait in memory only");
@@ -228,7 +234,11 @@ impl State {
         }
         let deadline = self.deadline();
         let (turn, mut trouble) = self.take_turn(deadline).await;
-        for some in failures.chunks(self.writer.rows_at_a_time()) {
+        let (mut rest, mut spills) = (failures, true);
+        while !rest.is_empty() {
+            let writes = turn.as_ref().filter(|_| trouble.is_none());
+            let size = self.at_once(writes.is_some(), spills, rest.len());
+            let (some, more) = rest.split_at(size);
             for failed in some {
                 let row = LedgerRow::failed(failed, self.keep_payload);
                 let position = row.position.clone();
@@ -244,12 +254,13 @@ impl State {
                     return self.verdict(Err(error), "take failed records");
                 }
             }
-            if let (Some(turn), None) = (&turn, &trouble) {
-                trouble = self.writer.drain(turn, deadline).await.err();
+            if let Some(turn) = writes {
+                trouble = self.drain(turn, deadline).await.err();
             }
-            if turn.is_none() || trouble.is_some() {
-                self.spill_queue().await;
+            if turn.is_none() || trouble.is_some() || self.spill_now().is_some() {
+                spills = spills && self.spill_queue().await;
             }
+            rest = more;
         }
         self.report();
         self.verdict(trouble.map_or(Ok(()), Err), "take failed records")
@@ -283,16 +294,20 @@ impl State {
     ) -> Result<(), StoreError> {
         let mut result = Ok(());
         let mut in_trouble = false;
-        for some in positions.chunks(self.writer.rows_at_a_time()) {
+        let (mut rest, mut spills) = (positions, true);
+        while !rest.is_empty() {
+            let writes = !in_trouble && self.spill_now().is_none();
+            let (some, more) = rest.split_at(self.at_once(writes, spills, rest.len()));
             for position in some {
                 if !self.writer.queue_mark(position, mark, now_ms) {
                     self.unsure(&position.partition);
                     result = Err(queue_full());
                 }
             }
+            rest = more;
             if self.spill_now().is_some() {
                 // The rows they belong to may be in the journal.
-                self.spill_queue().await;
+                spills = spills && self.spill_queue().await;
                 continue;
             }
             if in_trouble {
@@ -300,13 +315,34 @@ impl State {
                 continue;
             }
             let written = match self.take_turn(deadline).await {
-                (Some(turn), _) => self.writer.drain(&turn, deadline).await,
+                (Some(turn), _) => self.drain(&turn, deadline).await,
                 (None, trouble) => trouble.map_or(Ok(()), Err),
             };
             in_trouble = written.is_err();
             result = result.and(written);
         }
         result
+    }
+
+    /// How many of so many records to put into the queue at once: what a statement takes if they are written, else what
+    /// there is room for before the queue goes to the journal, as long as that takes any.
+    fn at_once(&self, writes: bool, spills: bool, records: usize) -> usize {
+        let size = match (writes, spills) {
+            (true, _) => self.writer.rows_at_a_time(),
+            (false, true) => self.writer.queue().room().max(1),
+            (false, false) => records,
+        };
+        size.min(records)
+    }
+
+    /// Writes until the queue is empty, not beyond `deadline`, and no longer than nothing that comes before is in the
+    /// journal: marks that found no room there must not be told before their rows are.
+    async fn drain(&self, turn: &Turn<'_>, deadline: Instant) -> Result<(), StoreError> {
+        let written = timeout_at(deadline, async {
+            while self.spill_now().is_none() && self.writer.write_some(turn).await? {}
+            Ok(())
+        });
+        written.await.unwrap_or_else(|_| Err(over_budget()))
     }
 
     /// The journal, if what waits has to go there: while the database is in trouble, and as long as the journal holds, or
@@ -319,10 +355,11 @@ impl State {
         now.then_some(spill)
     }
 
-    /// Puts what waits in the queue into the journal, if there is one. What does not fit stays in the queue.
-    pub(super) async fn spill_queue(&self) {
+    /// Puts what waits in the queue into the journal, if there is one. What does not fit stays in the queue; gives whether
+    /// there is room in it then.
+    pub(super) async fn spill_queue(&self) -> bool {
         let Some(spill) = self.spill.as_ref().filter(|_| !self.strict) else {
-            return;
+            return false;
         };
         // One after the other: a mark must not overtake its row on the way to the journal.
         let _one_at_a_time = self.spilling.lock().await;
@@ -348,11 +385,12 @@ impl State {
                 Entry::Received(_) => {}
             }
         }
+        self.writer.queue().room() > 0
     }
 
-    /// The turn to write; none if the database is in trouble and nobody is to wait for it.
+    /// The turn to write; none if the database is in trouble and nobody is to wait for it, or the journal comes first.
     async fn take_turn(&self, deadline: Instant) -> (Option<Turn<'_>>, Option<StoreError>) {
-        if !self.strict && !self.writer.store.is_flowing() {
+        if !self.strict && (!self.writer.store.is_flowing() || self.spill_now().is_some()) {
             return (None, None);
         }
         match self.writer.turn(deadline).await {
@@ -405,6 +443,13 @@ impl State {
         let (spilled, bytes) = self.spill.as_ref().map_or((0, 0), Spill::waiting);
         let rows = (rows + received) as u64 + spilled;
         self.writer.health.rows_waiting(rows, bytes);
+    }
+
+    /// How much waits, in memory and in the journal.
+    pub(super) fn left(&self) -> u64 {
+        let notes = self.notes.as_ref().map_or(0, Notes::waiting);
+        let (spilled, _) = self.spill.as_ref().map_or((0, 0), Spill::waiting);
+        (self.writer.queue().len() + notes) as u64 + spilled
     }
 
     /// Whether nothing waits in memory.

@@ -15,6 +15,12 @@ use orchestrator_core::{
     StoreErrorClass, StoreFuture, TransformError,
 };
 
+use super::LedgerSettings;
+use super::guarded::Guarded;
+use super::health::LedgerHealth;
+use super::writer::Writer;
+use crate::metrics::LedgerMetrics;
+
 /// How the database is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mood {
@@ -433,4 +439,13 @@ pub(super) async fn until(what: &str, mut done: impl FnMut() -> bool) {
         }
     });
     assert!(waited.await.is_ok(), "never happened: {what}");
+}
+
+/// What writes to it, as the strategies do.
+pub(super) async fn writer(store: &Arc<FakeStore>) -> Writer {
+    let health = Arc::new(LedgerHealth::new(LedgerMetrics::new("test")));
+    let guarded = Guarded::new(store.clone(), &LedgerSettings::default(), health.clone());
+    guarded.prepare().await.unwrap();
+    store.inner().statements.clear();
+    Writer::new(guarded, identity(), health, 100, false)
 }

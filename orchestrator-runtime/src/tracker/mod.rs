@@ -25,9 +25,11 @@ mod owned;
 mod pace;
 mod queue;
 mod received;
+mod replay;
 mod retention;
 mod safeguard;
 mod settled;
+mod shared;
 mod spill;
 mod spilling;
 pub mod stores;
@@ -41,6 +43,7 @@ pub(crate) mod fake_store;
 
 pub use health::{DbState, LedgerCounters, LedgerHealth};
 pub use none::NoTracker;
+pub(crate) use shared::SharedTracker;
 
 /// How the ledger is kept.
 #[derive(Clone)]

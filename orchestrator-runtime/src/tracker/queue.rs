@@ -108,6 +108,16 @@ impl Queue {
         self.max_rows
     }
 
+    /// For how many rows more there is room.
+    pub(super) fn room(&self) -> usize {
+        self.max_rows.saturating_sub(self.rows)
+    }
+
+    /// How many entries there are, rows and marks.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Adds a row. It takes the place of an older one of its record.
     pub(super) fn push_row(&mut self, mut row: LedgerRow) -> Result<(), Full> {
         match self.entries.get(&row.position).map(|entry| &entry.pending) {

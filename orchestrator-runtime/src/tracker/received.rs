@@ -17,8 +17,8 @@ use super::built_in::State;
 use super::drops::DropReason;
 use super::in_flight::InFlight;
 use super::now_ms;
+use super::replay::distinct;
 use super::spill::Entry;
-use super::spilling::distinct;
 use super::successes::Successes;
 use super::writer::RowKind;
 
@@ -121,6 +121,11 @@ impl Notes {
         lock(&self.rows).rows.len()
     }
 
+    /// How many rows and successes wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.rows_waiting() + lock(&self.successes).records()
+    }
+
     /// How many statements are run before anybody looks at what they did: several that run at once should not have to
     /// wait for the slowest of them all the time.
     fn statements(&self, at_a_time: usize) -> usize {
@@ -129,7 +134,7 @@ impl Notes {
 
     /// Whether nothing is left to write.
     pub(super) fn is_idle(&self) -> bool {
-        self.rows_waiting() == 0 && lock(&self.successes).records() == 0
+        self.waiting() == 0
     }
 
     /// The first record of a partition whose success the database was not told yet, as far as it waits here. Not
@@ -288,7 +293,8 @@ impl State {
             match entry {
                 Entry::Received(row) => lock(&notes.rows).push(*row),
                 Entry::Succeeded { range, at_ms } => {
-                    let run = super::in_flight::Run { range, records: 1 };
+                    let records = usize::try_from(range.next - range.from).unwrap_or(usize::MAX);
+                    let run = super::in_flight::Run { range, records };
                     lock(&notes.successes).push(run, at_ms, 1);
                 }
                 Entry::Failed(_) | Entry::Passed { .. } => {}
@@ -302,7 +308,11 @@ impl State {
         if self.spill_now().is_some() {
             // Their rows may still be in the journal: it comes first, and they follow it there.
             self.spill_notes(notes).await;
-            return Ok(false);
+            let holds_some = self.spill.as_ref().is_some_and(|spill| !spill.is_empty());
+            if holds_some || notes.is_idle() {
+                return Ok(false);
+            }
+            // It takes nothing, and holds nothing that they would overtake.
         }
         if let Some(refusal) = self.writer.store.refusal() {
             return Err(refusal);
@@ -310,10 +320,11 @@ impl State {
         let rows: Vec<LedgerRow> = {
             // What was taken again after a rewind is in there twice.
             let rows = &mut lock(&notes.rows).rows;
-            let size = self.writer.store.rows_per_statement();
-            let next = rows.len().min(size);
-            let parts = distinct(&rows.make_contiguous()[..next], size);
-            parts.first().map_or(Vec::new(), |part| part.to_vec())
+            distinct(
+                rows.make_contiguous(),
+                self.writer.store.rows_per_statement(),
+            )
+            .to_vec()
         };
         if !rows.is_empty() {
             self.writer.write_rows(RowKind::Received, &rows).await?;

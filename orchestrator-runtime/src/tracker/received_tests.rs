@@ -10,6 +10,7 @@ use orchestrator_core::{Record, Taken};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
+use super::super::background::FLUSH_LIMIT;
 use super::super::fake_store::{FakeStore, Mood, failed, identity, orders, passed, until};
 use super::super::health::{DbState, LedgerCounters};
 use super::super::{Ledger, LedgerPlan, LedgerSettings};
@@ -371,4 +372,30 @@ async fn what_is_on_its_way_to_the_journal_is_waited_for() {
     assert_eq!(notes.first_untold(&orders()).now_or_never(), None);
     drop(turn);
     assert_eq!(notes.first_untold(&orders()).now_or_never(), Some(None));
+}
+
+/// The journal has no room at all: nothing is in it, and what waits, waits in memory.
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_takes_nothing_keeps_nobody_from_the_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = LedgerSettings {
+        spill_max_bytes: 1,
+        ..spilling(&folder)
+    };
+    let store = FakeStore::new();
+    let ledger = start(&store, settings).await;
+    store.set(Mood::Down);
+    for from in 0..8 {
+        whole(&ledger, from, from + 1).await;
+    }
+    let health = ledger.health.as_ref().unwrap();
+    assert_eq!(health.circuit(), CircuitState::Open, "void");
+    assert!(counters(&ledger).rows_waiting > 0, "void: none waits");
+    let flushed = tokio::time::timeout(2 * FLUSH_LIMIT, ledger.tracker.flush());
+    flushed.await.unwrap();
+    store.set(Mood::Up);
+    until("all is told", || {
+        store.summary() == lines(0..8, "SUCCESS passed") && is_up(&ledger)
+    })
+    .await;
 }

@@ -1,138 +1,57 @@
-//! Tests of how journal entries are put into statements, and of the journal at LIGHTWEIGHT's service.
+//! Tests of the journal at LIGHTWEIGHT's service.
 #![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader};
+use std::ops::Range;
+use std::sync::mpsc;
 
-use orchestrator_core::Record;
-use proptest::prelude::*;
+use orchestrator_core::breaker::CircuitState;
+use orchestrator_core::ledger_row::LedgerRow;
+use tempfile::TempDir;
 
-use super::super::fake_store::{FakeStore, Mood, failed, identity, orders, passed, until};
-use super::super::guarded::Guarded;
-use super::super::health::LedgerHealth;
-use super::super::{LedgerPlan, LedgerSettings};
+use super::super::fake_store::{FakeStore, Mood, failed, identity, orders, passed, until, writer};
+use super::super::{Ledger, LedgerPlan, LedgerSettings};
 use super::*;
 use crate::config::Strategy;
-use crate::metrics::LedgerMetrics;
 
-fn received(offset: i64, fence: i64) -> Entry {
-    let record = Record::builder("orders", 0, offset).timestamp_ms(1).build();
-    Entry::Received(Box::new(LedgerRow::received(&record, fence, true)))
+fn failure(offset: i64) -> Entry {
+    Entry::Failed(Box::new(LedgerRow::failed(&failed(offset, 100), true)))
 }
 
-fn failure(offset: i64, fence: i64) -> Entry {
-    Entry::Failed(Box::new(LedgerRow::failed(&failed(offset, fence), true)))
-}
+#[tokio::test]
+async fn a_disk_that_does_not_answer_is_not_waited_for() {
+    const PATIENCE: Duration = Duration::from_millis(300);
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = identity();
+    let spill = Spill::open(folder.path(), &ledger, 1 << 20, PATIENCE);
+    let spill = spill.await.unwrap();
+    assert!(spill.append(vec![failure(1)]).await.is_empty());
 
-fn pass(offset: i64, at_ms: i64) -> Entry {
-    let position = orders().at(offset);
-    Entry::Passed { position, at_ms }
-}
-
-fn success(from: i64, next: i64, at_ms: i64) -> Entry {
-    let partition = orders();
-    let range = OffsetRange {
-        partition,
-        from,
-        next,
-    };
-    Entry::Succeeded { range, at_ms }
-}
-
-async fn writer(store: &Arc<FakeStore>) -> Writer {
-    let health = Arc::new(LedgerHealth::new(LedgerMetrics::new("test")));
-    let guarded = Guarded::new(store.clone(), &LedgerSettings::default(), health.clone());
-    guarded.prepare().await.unwrap();
-    store.inner().statements.clear();
-    Writer::new(guarded, identity(), health, 100, false)
-}
-
-/// What becomes of the store if these parts are written one after the other, and how many statements that takes.
-fn written<'a>(parts: impl IntoIterator<Item = &'a [Entry]>) -> (Vec<String>, usize) {
-    let runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = { runtime }.enable_time().build().unwrap();
-    runtime.block_on(async {
-        let store = FakeStore::new();
-        let writer = writer(&store).await;
-        for part in parts {
-            write_wave(&writer, part).await.unwrap();
-        }
-        let statements = store.inner().statements.len();
-        (store.summary(), statements)
-    })
-}
-
-#[test]
-fn records_one_after_the_other_share_statements() {
-    let of_a_record = |offset: i64| {
-        let at_ms = 100 + offset;
-        [
-            received(offset, 100),
-            success(offset, offset + 1, at_ms),
-            received(offset + 100, 100),
-            failure(offset + 100, 100),
-            pass(offset + 100, at_ms),
-        ]
-    };
-    let entries: Vec<_> = (0..10).flat_map(of_a_record).collect();
-    let (rows, statements) = written(waves(&entries));
-    assert_eq!(rows.len(), 20);
-    assert!(rows.iter().all(|row| row.ends_with(" passed")), "{rows:?}");
-    // Ten rows are as many as a statement takes.
-    assert_eq!(statements, 5);
-}
-
-#[test]
-fn marks_that_are_far_apart_keep_their_time() {
-    let apart = [pass(1, 100), pass(2, 1099), pass(3, 1100), pass(4, 200)];
-    let sizes: Vec<_> = waves(&apart).iter().map(|wave| wave.len()).collect();
-    assert_eq!(sizes, [2, 2]);
-}
-
-proptest! {
-    #[test]
-    fn waves_come_to_the_same_as_one_after_the_other(
-        steps in prop::collection::vec((0..4, 0..6_i64, 1..4_i64, 0..300_i64), 1..40),
-    ) {
-        let mut now = 100;
-        let mut entries = Vec::new();
-        for (kind, offset, width, later) in steps {
-            now += later;
-            entries.push(match kind {
-                0 => received(offset, now),
-                1 => failure(offset, now),
-                2 => pass(offset, now),
-                _ => success(offset, offset + width, now),
-            });
-        }
-        let waves = waves(&entries);
-        prop_assert_eq!(waves.concat(), entries.clone());
-        let (alone, _) = written(entries.chunks(1));
-        prop_assert_eq!(written(waves).0, alone);
+    let (answer, answers) = mpsc::channel::<()>();
+    let hanging = spill.on_disk(move |_| {
+        let _gone = answers.recv();
+        Ok(())
+    });
+    let error = hanging.await.unwrap_err();
+    assert!(error.to_string().contains("does not answer"), "{error}");
+    let began = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(spill.append(vec![failure(2)]).await, [failure(2)]);
     }
-}
+    let store = FakeStore::new();
+    let writer = writer(&store).await;
+    let error = spill.write_back(&writer).await.unwrap_err();
+    assert!(error.message.contains("does not answer"), "{error}");
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
 
-#[test]
-fn no_statement_has_two_rows_of_a_record() {
-    let row = |offset| LedgerRow::failed(&failed(offset, 1), true);
-    let rows: Vec<_> = [1, 2, 1, 3, 4, 4, 5, 6, 7].into_iter().map(row).collect();
-    let offsets = |part: &[LedgerRow]| part.iter().map(|row| row.position.offset).collect();
-    let parts: Vec<Vec<i64>> = distinct(&rows, 3).into_iter().map(offsets).collect();
-    assert_eq!(parts, [vec![1, 2], vec![1, 3, 4], vec![4, 5, 6], vec![7]]);
-}
-
-#[test]
-fn no_statement_spans_too_many_offsets() {
-    let range = |(from, next)| OffsetRange {
-        partition: SourcePartition::new("orders", 0),
-        from,
-        next,
-    };
-    let ranges: Vec<_> = [(0, 4), (4, 8), (8, 12), (20, 90), (90, 91)]
-        .into_iter()
-        .map(range)
-        .collect();
-    let sizes: Vec<_> = narrow(&ranges, 8).iter().map(|part| part.len()).collect();
-    assert_eq!(sizes, [2, 1, 1, 1]);
+    drop(answer);
+    let answers = async { while !spill.append(vec![failure(2)]).await.is_empty() {} };
+    timeout(Duration::from_secs(30), answers).await.unwrap();
+    while spill.write_back(&writer).await.unwrap() {}
+    assert_eq!(
+        store.summary(),
+        ["1 FAILED provisional", "2 FAILED provisional"]
+    );
 }
 
 fn lines_below(folder: &Path) -> usize {
@@ -147,36 +66,70 @@ fn lines_below(folder: &Path) -> usize {
     lines.sum()
 }
 
-/// Rows are in the journal, and their marks find no room there.
-#[tokio::test(start_paused = true)]
-async fn marks_that_find_no_room_in_the_journal_come_after_its_rows() {
-    let folder = tempfile::tempdir().unwrap();
+/// LIGHTWEIGHT with a journal of so many bytes, which is full before the database is back.
+async fn with_a_small_journal(store: &Arc<FakeStore>, folder: &TempDir) -> Ledger {
     let settings = LedgerSettings {
         spill_dir: Some(folder.path().to_owned()),
         spill_max_bytes: 20_000,
         strategy: Strategy::Lightweight,
         ..LedgerSettings::default()
     };
-    let store = FakeStore::new();
     let plan = LedgerPlan::with_store(store.clone(), settings).unwrap();
     let ledger = plan.start(identity()).await;
     ledger.tracker.assigned(&[orders().at(0)]).await.unwrap();
-    store.set(Mood::Down);
-    let offsets: Vec<i64> = (0..300).collect();
-    let failures: Vec<_> = (0..300).map(|offset| failed(offset, 100)).collect();
+    ledger
+}
+
+async fn fail(ledger: &Ledger, offsets: Range<i64>) {
+    let failures: Vec<_> = offsets.map(|offset| failed(offset, 100)).collect();
     ledger.tracker.failed(&failures).await.unwrap();
+}
+
+async fn pass(ledger: &Ledger, offsets: Range<i64>) {
+    let failures: Vec<_> = offsets.clone().collect();
+    let passed = passed(offsets.start, offsets.end, &failures);
+    ledger.tracker.committed(&passed).await.unwrap();
+}
+
+fn all_passed(store: &FakeStore, rows: usize) -> bool {
+    let summary = store.summary();
+    summary.len() == rows && summary.iter().all(|row| row.ends_with("FAILED passed"))
+}
+
+/// Rows are in the journal, and their marks find no room there; others fail while the rows are written back.
+#[tokio::test(start_paused = true)]
+async fn marks_that_find_no_room_in_the_journal_come_after_its_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FakeStore::new();
+    let ledger = with_a_small_journal(&store, &folder).await;
+    let health = ledger.health.as_ref().unwrap();
+    store.set(Mood::Down);
+    fail(&ledger, 0..300).await;
     let journal = lines_below(folder.path());
     assert!((10..290).contains(&journal), "void: {journal}");
-    ledger
-        .tracker
-        .committed(&passed(0, 300, &offsets))
-        .await
-        .unwrap();
-    store.set(Mood::Up);
-    until("all passed", || {
-        let rows = store.summary();
-        rows.len() == 300 && rows.iter().all(|row| row.ends_with("FAILED passed"))
-    })
-    .await;
-    assert_eq!(ledger.health.as_ref().unwrap().counters().rows_dropped, 0);
+    pass(&ledger, 0..300).await;
+    store.set(Mood::Slow(Duration::from_millis(20)));
+    until("it is back", || health.circuit() == CircuitState::Closed).await;
+    assert!(!all_passed(&store, 300), "void: all is written back");
+    fail(&ledger, 300..301).await;
+    pass(&ledger, 300..301).await;
+    until("all passed", || all_passed(&store, 301)).await;
+    assert_eq!(health.counters().rows_dropped, 0);
+}
+
+/// The queue is full, too.
+#[tokio::test(start_paused = true)]
+async fn a_full_journal_is_tried_once_a_call() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FakeStore::new();
+    let ledger = with_a_small_journal(&store, &folder).await;
+    store.set(Mood::Hanging);
+    fail(&ledger, 0..12_000).await;
+    let counters = ledger.health.as_ref().unwrap().counters();
+    assert!(counters.rows_waiting >= 10_000, "void: {counters:?}");
+    // The clock stands still.
+    let began = std::time::Instant::now();
+    fail(&ledger, 12_000..13_000).await;
+    pass(&ledger, 0..13_000).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{began:?}");
 }

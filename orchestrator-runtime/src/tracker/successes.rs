@@ -64,6 +64,7 @@ impl Successes {
     /// Up to `chunks` chunks, each of as many runs as have `max_records` together; they stay until they are
     /// [`done`](Self::done).
     pub(super) fn take(&mut self, max_records: usize, chunks: usize) -> Vec<Chunk> {
+        self.cut(max_records, chunks);
         let mut taken: Vec<Chunk> = Vec::new();
         let mut room = 0;
         self.taken = 0;
@@ -87,6 +88,31 @@ impl Successes {
             self.taken += 1;
         }
         taken
+    }
+
+    /// Cuts those of the first `count` runs that have more records, where so many may end: a database that has become slow
+    /// must not be asked again and again for what it cannot do in time.
+    fn cut(&mut self, max_records: usize, count: usize) {
+        let mut at = 0;
+        while at < count.min(self.runs.len()) {
+            let Told { run, at_ms } = &mut self.runs[at];
+            let width = run.range.next - run.range.from;
+            if run.records > max_records && width > 1 {
+                let share = max_records as f64 / run.records as f64;
+                let cut = run.range.from + ((width as f64 * share) as i64).clamp(1, width - 1);
+                let mut rest = run.clone();
+                rest.range.from = cut;
+                rest.records -= max_records;
+                run.range.next = cut;
+                run.records = max_records;
+                let rest = Told {
+                    run: rest,
+                    at_ms: *at_ms,
+                };
+                self.runs.insert(at + 1, rest);
+            }
+            at += 1;
+        }
     }
 
     /// All that were taken are written.
@@ -143,6 +169,27 @@ mod tests {
         );
         successes.done();
         assert_eq!((successes.records(), successes.take(10, 9)), (0, vec![]));
+    }
+
+    #[test]
+    fn a_database_that_has_become_slow_is_asked_for_parts_of_a_run() {
+        let mut successes = Successes::default();
+        successes.push(run(0, 0, 100), 1, 100);
+        assert_eq!(taken(&mut successes, 100, 1), [[(0, 100)]]);
+        assert_eq!(taken(&mut successes, 30, 2), [[(0, 30)], [(30, 60)]]);
+        successes.done();
+        assert_eq!(successes.records(), 40);
+        // Few of its offsets are records.
+        let mut sparse = Successes::default();
+        let records = 10;
+        let run = Run {
+            records,
+            ..run(0, 0, 1000)
+        };
+        sparse.push(run, 1, 100);
+        assert_eq!(taken(&mut sparse, 5, 9), [[(0, 500)], [(500, 1000)]]);
+        sparse.done();
+        assert_eq!(sparse.records(), 0);
     }
 
     #[test]

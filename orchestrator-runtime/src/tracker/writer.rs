@@ -139,16 +139,6 @@ impl Writer {
         self.queue().push_mark(position, mark, now_ms).is_ok()
     }
 
-    /// Writes until the queue is empty, not beyond `deadline`.
-    pub(super) async fn drain(&self, turn: &Turn<'_>, deadline: Instant) -> Result<(), StoreError> {
-        let written = timeout_at(deadline, async {
-            while self.write_some(turn).await? {}
-            Ok(())
-        })
-        .await;
-        written.unwrap_or_else(|_| Err(over_budget()))
-    }
-
     /// Writes as much as one statement of each kind takes; `false` if there was nothing to write.
     pub(super) async fn write_some(&self, _turn: &Turn<'_>) -> Result<bool, StoreError> {
         if self.queue().is_idle() {

@@ -23,6 +23,17 @@ impl SpillError {
         }
     }
 
+    /// The error of a disk that did not answer in time.
+    pub(in crate::tracker) fn no_answer(folder: &Path) -> Self {
+        let late = io::Error::new(io::ErrorKind::TimedOut, "its disk does not answer");
+        Self::new("use", folder, late)
+    }
+
+    /// Whether it is just that the disk did not answer in time.
+    pub(in crate::tracker) fn is_no_answer(&self) -> bool {
+        self.source.kind() == io::ErrorKind::TimedOut
+    }
+
     fn remedy(&self) -> &'static str {
         use io::ErrorKind::*;
         match self.source.kind() {

@@ -79,12 +79,14 @@ pub(super) fn is_broken(error: &sqlx::Error) -> bool {
     }
 }
 
-/// The server goes, or has closed the connection, or (behind a proxy) is another than the one that prepared.
+/// The server goes, or has closed the connection, or takes no writes, or (behind a proxy) is another than the one that
+/// prepared.
 fn ends_connection(number: u16) -> bool {
-    // 1153: a packet too large, after which the server hangs up.
+    // 1153: a packet too large, after which the server hangs up. 1290, 1792, 1836: read-only; it may have been the primary,
+    // and a new connection may lead to the one that is.
     matches!(
         number,
-        1053 | 1153 | 1158..=1161 | 1243 | 1927 | 3169 | 4031
+        1053 | 1153 | 1158..=1161 | 1243 | 1290 | 1792 | 1836 | 1927 | 3169 | 4031
     )
 }
 

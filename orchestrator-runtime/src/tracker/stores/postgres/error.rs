@@ -8,13 +8,18 @@ use sqlx::Error;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
+/// The transaction is read-only.
+const READ_ONLY: &str = "25006";
+
 /// Whether the connection is of no use after it.
 pub(super) fn is_lost(error: &Error) -> bool {
     match error {
         Error::Database(error) => {
             let error = error.try_downcast_ref::<PgDatabaseError>();
             error.is_none_or(|error| {
+                // A server that is read-only now may have been the primary: a new connection may lead to the one that is.
                 matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)
+                    || error.code() == READ_ONLY
             })
         }
         Error::Encode(_) | Error::InvalidArgument(_) | Error::ColumnDecode { .. } => false,
@@ -83,7 +88,7 @@ fn of_state(code: &str, message: &str) -> StoreError {
             "others use all of the server's connections: see its max_connections",
         ),
         ("53100", _) => (Unavailable, "free some space on the server's disk"),
-        ("25006", _) => (
+        (READ_ONLY, _) => (
             Unavailable,
             "ORCH_DB_URL must name the primary, and no read-only database",
         ),
