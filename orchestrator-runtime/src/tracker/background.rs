@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use super::built_in::State;
 use super::now_ms;
 use super::queue::Mark;
+use super::spilling::Back;
 use super::watch::{PAGE, Watches};
 use super::writer::{Writer, over_budget};
 
@@ -74,21 +75,12 @@ impl State {
             self.writer.store.prepare().await?;
             tracing::info!("the ledger's database is ready");
         }
-        if let Some(spill) = &self.spill {
-            if self.writer.store.is_flowing() {
-                spill.adopt_now_and_then().await;
-            }
-            // Before the queue, in which may be marks of its rows that found no room there.
-            while spill.write_back(&self.writer).await? {
-                self.report();
-            }
+        if let Some(spill) = &self.spill
+            && self.writer.store.is_flowing()
+        {
+            spill.adopt_now_and_then().await;
         }
-        loop {
-            let turn = self.writer.turn(Instant::now() + IDLE_TICK).await?;
-            if !self.writer.write_some(&turn).await? {
-                break;
-            }
-        }
+        self.write_waiting(Instant::now() + IDLE_TICK).await?;
         if let Some(notes) = &self.notes {
             notes.wake.notify_one();
         }
@@ -140,10 +132,8 @@ impl State {
             let left = self.left();
             self.wake.notify_one();
             self.writer.store.probe_now();
-            let written = match self.write_back(until).await {
-                Ok(()) => self.write_queue(until).await,
-                Err(error) => Err(error),
-            };
+            let written = timeout_at(until, self.write_waiting(until)).await;
+            let written = written.unwrap_or_else(|_| Err(over_budget()));
             let told = match (&self.notes, &written) {
                 (Some(notes), Ok(())) => self.tell(notes).await.map(drop),
                 _ => Ok(()),
@@ -158,25 +148,34 @@ impl State {
         self.report();
     }
 
-    /// Writes all that is in the journal.
-    async fn write_back(&self, until: Instant) -> Result<(), StoreError> {
-        let Some(spill) = &self.spill else {
-            return Ok(());
-        };
-        let written = timeout_at(until, async {
-            while spill.write_back(&self.writer).await? {}
-            Ok(())
-        });
-        written.await.unwrap_or_else(|_| Err(over_budget()))
+    /// Writes all that waits, in the journal and in the queue. Waits for the turn, not beyond `turn_until`.
+    async fn write_waiting(&self, turn_until: Instant) -> Result<(), StoreError> {
+        loop {
+            // Before the queue, in which may be marks of its rows that found no room there.
+            let journal = self.write_back().await?;
+            let turn = self.writer.turn(turn_until).await?;
+            // Nor may a mark be told while its row is neither in the queue nor in the journal.
+            self.spilled().await;
+            let holds_more = self.spill.as_ref().is_some_and(|spill| !spill.is_empty());
+            if holds_more && journal == Back::Nothing {
+                continue;
+            }
+            if !self.writer.write_some(&turn).await? {
+                return Ok(());
+            }
+        }
     }
 
-    /// Writes all that is in the queue.
-    async fn write_queue(&self, until: Instant) -> Result<(), StoreError> {
-        let turn = self.writer.turn(until).await?;
-        let written = timeout_at(until, async {
-            while self.writer.write_some(&turn).await? {}
-            Ok(())
-        });
-        written.await.unwrap_or_else(|_| Err(over_budget()))
+    /// Writes all that is in the journal.
+    async fn write_back(&self) -> Result<Back, StoreError> {
+        let Some(spill) = &self.spill else {
+            return Ok(Back::Nothing);
+        };
+        loop {
+            match spill.write_back(&self.writer).await? {
+                Back::Some => self.report(),
+                ended => return Ok(ended),
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! that passes its record, as provisional; the commit passes it, or a later success turns it into SUCCESS. Driven by
 //! the worker; a background task writes what had to wait. It must never hold up a call beyond its budget.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ use super::{LedgerSettings, now_ms};
 use crate::config::{StorePayload, Strategy};
 use crate::metrics::LedgerMetrics;
 
+/// So many rows at most are put into the queue before it goes to the journal: large ones would lose their payload there.
+const SPILL_ROWS: usize = 1000;
+
 /// See the module.
 pub(super) struct BuiltIn {
     pub(super) state: Arc<State>,
@@ -41,8 +45,10 @@ pub(super) struct State {
     /// What OUTBOX and RELIABLE do beside.
     pub(super) notes: Option<Notes>,
     pub(super) spill: Option<Spill>,
-    /// Held while the queue is put into the journal.
+    /// Held while the queue is put into the journal,
     spilling: tokio::sync::Mutex<()>,
+    /// and whether it is: rows that are on their way there are not in the queue.
+    is_spilling: AtomicBool,
     pub(super) upkeep: Upkeep,
     pub(super) wake: Notify,
     pub(super) batch_budget: Duration,
@@ -82,6 +88,7 @@ pub(super) async fn start(
         notes: per_statement.map(|sizes| Notes::new(sizes, settings.queue_max_rows, keep_received)),
         spill: open_spill(settings, &ledger).await,
         spilling: tokio::sync::Mutex::default(),
+        is_spilling: AtomicBool::new(false),
         upkeep: Upkeep::new(settings, per_statement.is_some()),
         writer: Writer::new(
             guarded,
@@ -112,13 +119,7 @@ pub(super) async fn start(
 
 async fn open_spill(settings: &LedgerSettings, ledger: &LedgerIdentity) -> Option<Spill> {
     let folder = settings.spill_dir.as_ref()?;
-    let opened = Spill::open(
-        folder,
-        ledger,
-        settings.spill_max_bytes,
-        settings.batch_budget,
-    );
-    match opened.await {
+    match Spill::open(folder, ledger, settings.spill_max_bytes).await {
         Ok(spill) => Some(spill),
         Err(error) => {
             tracing::error!(%error, "there is no spill journal: rows that the database cannot take wait in memory only");
@@ -237,6 +238,9 @@ impl State {
         let (mut rest, mut spills) = (failures, true);
         while !rest.is_empty() {
             let writes = turn.as_ref().filter(|_| trouble.is_none());
+            if writes.is_none() && spills && self.writer.queue().room() == 0 {
+                spills = self.spill_queue().await;
+            }
             let size = self.at_once(writes.is_some(), spills, rest.len());
             let (some, more) = rest.split_at(size);
             for failed in some {
@@ -325,11 +329,11 @@ impl State {
     }
 
     /// How many of so many records to put into the queue at once: what a statement takes if they are written, else what
-    /// there is room for before the queue goes to the journal, as long as that takes any.
+    /// there is room for before the queue goes to the journal, as long as that takes all.
     fn at_once(&self, writes: bool, spills: bool, records: usize) -> usize {
         let size = match (writes, spills) {
             (true, _) => self.writer.rows_at_a_time(),
-            (false, true) => self.writer.queue().room().max(1),
+            (false, true) => self.writer.queue().room().clamp(1, SPILL_ROWS),
             (false, false) => records,
         };
         size.min(records)
@@ -350,19 +354,23 @@ impl State {
     pub(super) fn spill_now(&self) -> Option<&Spill> {
         // Where nothing may pass unrecorded, partitions are held instead.
         let spill = self.spill.as_ref().filter(|_| !self.strict)?;
-        let is_on_its_way = || self.spilling.try_lock().is_err();
-        let now = !spill.is_empty() || !self.writer.store.is_flowing() || is_on_its_way();
+        let now =
+            !spill.is_empty() || !self.writer.store.is_flowing() || self.is_spilling.load(Relaxed);
         now.then_some(spill)
     }
 
     /// Puts what waits in the queue into the journal, if there is one. What does not fit stays in the queue; gives whether
-    /// there is room in it then.
+    /// all did.
     pub(super) async fn spill_queue(&self) -> bool {
         let Some(spill) = self.spill.as_ref().filter(|_| !self.strict) else {
             return false;
         };
         // One after the other: a mark must not overtake its row on the way to the journal.
         let _one_at_a_time = self.spilling.lock().await;
+        if spill.is_stuck() {
+            return false;
+        }
+        let on_its_way = OnItsWay::new(&self.is_spilling);
         let (rows, marks) = self.writer.queue().take_all();
         let rows = rows.into_iter().map(|row| Entry::Failed(Box::new(row)));
         let marks = marks.into_iter().map(|(position, mark, at_ms)| match mark {
@@ -372,7 +380,9 @@ impl State {
                 at_ms,
             },
         });
-        for entry in spill.append(rows.chain(marks).collect()).await {
+        let left = spill.append(rows.chain(marks).collect()).await;
+        let all = left.is_empty();
+        for entry in left {
             match entry {
                 Entry::Failed(row) => self.writer.put_back(*row),
                 Entry::Passed { position, at_ms } => {
@@ -385,7 +395,17 @@ impl State {
                 Entry::Received(_) => {}
             }
         }
-        self.writer.queue().room() > 0
+        drop(on_its_way);
+        if self.writer.store.is_flowing() {
+            // It is to be written back at once.
+            self.wake.notify_one();
+        }
+        all
+    }
+
+    /// Waits until nothing is on its way to the journal.
+    pub(super) async fn spilled(&self) {
+        drop(self.spilling.lock().await);
     }
 
     /// The turn to write; none if the database is in trouble and nobody is to wait for it, or the journal comes first.
@@ -455,6 +475,22 @@ impl State {
     /// Whether nothing waits in memory.
     pub(super) fn is_idle(&self) -> bool {
         self.writer.queue().is_idle() && self.notes.as_ref().is_none_or(Notes::is_idle)
+    }
+}
+
+/// While it is there, the queue is on its way to the journal.
+struct OnItsWay<'a>(&'a AtomicBool);
+
+impl<'a> OnItsWay<'a> {
+    fn new(is_spilling: &'a AtomicBool) -> Self {
+        is_spilling.store(true, Relaxed);
+        Self(is_spilling)
+    }
+}
+
+impl Drop for OnItsWay<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Relaxed);
     }
 }
 

@@ -53,6 +53,15 @@ impl Waiting {
         self.rows.push_back(row);
     }
 
+    /// Brings back one that was taken out, to come before all others.
+    fn push_first(&mut self, row: LedgerRow) {
+        self.bytes += row.size();
+        let SourcePosition { partition, offset } = &row.position;
+        let last = self.last.entry(partition.clone()).or_insert(*offset);
+        *last = (*offset).max(*last);
+        self.rows.push_front(row);
+    }
+
     fn remove(&mut self, count: usize) {
         for row in self.rows.drain(..count) {
             self.bytes -= row.size();
@@ -154,13 +163,17 @@ impl Notes {
         lost.map(|row| row.dedup_key).collect()
     }
 
-    /// Everything that waits, for the journal.
-    fn take_all(&self) -> Vec<Entry> {
+    /// Everything that waits, for the journal, and how many records each run of successes has.
+    fn take_all(&self) -> (Vec<Entry>, Vec<usize>) {
         let rows = std::mem::take(&mut *lock(&self.rows)).rows.into_iter();
         let rows = rows.map(|row| Entry::Received(Box::new(row)));
-        let successes = lock(&self.successes).take_all().into_iter();
-        let successes = successes.map(|(range, at_ms)| Entry::Succeeded { range, at_ms });
-        rows.chain(successes).collect()
+        let successes = lock(&self.successes).take_all();
+        let records = successes.iter().map(|(run, _)| run.records).collect();
+        let successes = successes.into_iter().map(|(run, at_ms)| Entry::Succeeded {
+            range: run.range,
+            at_ms,
+        });
+        (rows.chain(successes).collect(), records)
     }
 }
 
@@ -288,17 +301,26 @@ impl State {
         let Some(spill) = self.spill_now() else {
             return;
         };
-        // What does not fit waits in memory; there is little of it.
-        for entry in spill.append(notes.take_all()).await {
+        if spill.is_stuck() {
+            return;
+        }
+        let (entries, records) = notes.take_all();
+        let left = spill.append(entries).await;
+        // What does not fit waits in memory; there is little of it. It is the last of what there was.
+        let mut records = records.into_iter().rev();
+        for entry in left.into_iter().rev() {
             match entry {
-                Entry::Received(row) => lock(&notes.rows).push(*row),
+                Entry::Received(row) => lock(&notes.rows).push_first(*row),
                 Entry::Succeeded { range, at_ms } => {
-                    let records = usize::try_from(range.next - range.from).unwrap_or(usize::MAX);
+                    let records = records.next().unwrap_or(1);
                     let run = super::in_flight::Run { range, records };
-                    lock(&notes.successes).push(run, at_ms, 1);
+                    lock(&notes.successes).push_first(run, at_ms);
                 }
                 Entry::Failed(_) | Entry::Passed { .. } => {}
             }
+        }
+        if self.writer.store.is_flowing() {
+            self.wake.notify_one();
         }
     }
 

@@ -13,7 +13,7 @@ use super::writer::{RowKind, Writer, refused_alone};
 const SAME_MOMENT_MS: i64 = 1000;
 
 /// Into so many parts a range is cut at most, about.
-const CRUMBS_MAX: i64 = 16;
+const CRUMBS_MAX: i64 = 1000;
 
 /// Writes entries, which are in the order in which they were made.
 pub(super) async fn replay(writer: &Writer, entries: &[Entry]) -> Result<(), StoreError> {

@@ -112,7 +112,7 @@ fn no_statement_spans_too_many_offsets() {
         from,
         next,
     };
-    let ranges = [(0, 4), (4, 8), (8, 12), (20, 55), (90, 91), (100, 1100)];
+    let ranges = [(0, 4), (4, 8), (8, 12), (20, 55), (90, 91), (100, 100_100)];
     let mut ranges: VecDeque<_> = ranges.into_iter().map(range).collect();
     let mut statements = Vec::new();
     while !ranges.is_empty() {
@@ -135,8 +135,8 @@ fn no_statement_spans_too_many_offsets() {
         vec![(90, 91)],
     ];
     assert_eq!(few, expected);
-    assert!(many.len() < 64, "{}", many.len());
+    assert!(many.len() < 4000, "{}", many.len());
     let many = many.concat();
     assert!(many.is_sorted_by(|a, b| a.1 == b.0), "{many:?}");
-    assert_eq!(many.last().map(|last| last.1), Some(1100));
+    assert_eq!(many.last().map(|last| last.1), Some(100_100));
 }

@@ -3,21 +3,23 @@
 //! tracker that a partition is gone which another worker has.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::FutureExt;
 use orchestrator_core::{
     BoxFuture, FailureRecord, FailureTracker, Passed, SourcePartition, SourcePosition, Taken,
     TrackerError,
 };
-use tokio::sync::Mutex;
 
 /// See the module.
 #[derive(Clone)]
 pub(crate) struct SharedTracker {
     tracker: Arc<dyn FailureTracker>,
     /// Which worker was assigned a partition last. Held while the tracker is told, so that it is told in order.
-    owners: Arc<Mutex<HashMap<SourcePartition, usize>>>,
+    owners: Arc<Mutex<Owners>>,
 }
+
+type Owners = HashMap<SourcePartition, usize>;
 
 impl SharedTracker {
     pub(crate) fn new(tracker: Arc<dyn FailureTracker>) -> Self {
@@ -27,12 +29,24 @@ impl SharedTracker {
         }
     }
 
+    fn owners(&self) -> MutexGuard<'_, Owners> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What worker `number` tells.
     pub(crate) fn of_worker(&self, number: usize) -> Arc<dyn FailureTracker> {
         Arc::new(OfWorker {
             shared: self.clone(),
             number,
         })
+    }
+}
+
+/// A future that was polled once: a tracker takes in at once what it is told, and does what takes time after that.
+fn begun<'a, T: Send + 'a>(mut future: BoxFuture<'a, T>) -> BoxFuture<'a, T> {
+    match (&mut future).now_or_never() {
+        Some(done) => Box::pin(std::future::ready(done)),
+        None => future,
     }
 }
 
@@ -46,29 +60,25 @@ impl FailureTracker for OfWorker {
         &'a self,
         starts: &'a [SourcePosition],
     ) -> BoxFuture<'a, Result<(), TrackerError>> {
-        Box::pin(async move {
-            let mut owners = self.shared.owners.lock().await;
-            for start in starts {
-                owners.insert(start.partition.clone(), self.number);
-            }
-            self.shared.tracker.assigned(starts).await
-        })
+        let mut owners = self.shared.owners();
+        for start in starts {
+            owners.insert(start.partition.clone(), self.number);
+        }
+        begun(self.shared.tracker.assigned(starts))
     }
 
     fn revoked<'a>(&'a self, partitions: &'a [SourcePartition]) -> BoxFuture<'a, ()> {
-        Box::pin(async move {
-            let mut owners = self.shared.owners.lock().await;
-            let ours = partitions
-                .iter()
-                .filter(|partition| owners.get(*partition) == Some(&self.number));
-            let ours: Vec<_> = ours.cloned().collect();
-            for partition in &ours {
-                owners.remove(partition);
-            }
-            if !ours.is_empty() {
-                self.shared.tracker.revoked(&ours).await;
-            }
-        })
+        let mut owners = self.shared.owners();
+        let is_ours = |partition: &&SourcePartition| owners.get(*partition) == Some(&self.number);
+        let ours: Vec<_> = partitions.iter().filter(is_ours).cloned().collect();
+        for partition in &ours {
+            owners.remove(partition);
+        }
+        if ours.is_empty() {
+            return Box::pin(std::future::ready(()));
+        }
+        let tracker = self.shared.tracker.clone();
+        begun(Box::pin(async move { tracker.revoked(&ours).await }))
     }
 
     fn notes_received(&self) -> bool {
@@ -98,8 +108,6 @@ impl FailureTracker for OfWorker {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
 
     #[derive(Clone, Default)]

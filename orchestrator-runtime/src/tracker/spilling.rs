@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use orchestrator_core::{FailureStore, LedgerIdentity, StoreError, StoreErrorClass};
+use orchestrator_core::{FailureStore, LedgerIdentity, StoreError};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
@@ -20,8 +20,10 @@ use crate::kill_points::{KillPoint, kill_point};
 const READ_ENTRIES: usize = 1000;
 /// and no more than so many for each row that a statement is about.
 const ENTRIES_A_ROW: usize = 20;
-/// What opening the journal may take, with all that waits in it.
-const OPEN_MAX: Duration = Duration::from_secs(30);
+/// So many entries are appended at a time,
+const APPEND_ENTRIES: usize = 1000;
+/// and waited for no longer than this: a disk that takes longer does not answer. What was begun goes on.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked whether other processes have left something behind.
 const ADOPT_EVERY: Duration = Duration::from_secs(10);
 
@@ -33,10 +35,7 @@ pub(super) struct Spill {
 
 struct Shared {
     journal: Arc<tokio::sync::Mutex<Journal>>,
-    /// Where it is.
     folder: PathBuf,
-    /// The most that anybody waits for what is done with it. What was begun goes on.
-    patience: Duration,
     /// Since when something is being done with it.
     busy: Mutex<Option<Instant>>,
     /// Whether nothing waits in it; kept beside, so that it is known without the lock.
@@ -51,20 +50,29 @@ struct Shared {
     in_trouble: AtomicBool,
 }
 
+/// What was written back from the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Back {
+    /// Some entries; there may be more.
+    Some,
+    /// Nothing waits.
+    Nothing,
+    /// Something waits, and cannot be had: the rest must not wait for it.
+    Unreadable,
+}
+
 impl Spill {
-    /// Opens the journal in `folder`. Nobody will wait longer than `patience` for its disk.
+    /// Opens the journal in `folder`.
     pub(super) async fn open(
         folder: &Path,
         ledger: &LedgerIdentity,
         max_bytes: u64,
-        patience: Duration,
     ) -> Result<Self, SpillError> {
         let (path, ledger) = (folder.to_owned(), ledger.clone());
         let open = spawn_blocking(move || Journal::open(&path, &ledger, max_bytes));
-        let journal = match timeout(OPEN_MAX, open).await {
-            Ok(Ok(journal)) => journal?,
-            Ok(Err(_)) | Err(_) => return Err(SpillError::no_answer(folder)),
-        };
+        let journal = open
+            .await
+            .unwrap_or_else(|_| Err(SpillError::no_answer(folder)))?;
         let spill = Self {
             shared: Arc::new(Shared {
                 is_empty: AtomicBool::new(journal.is_empty()),
@@ -72,7 +80,6 @@ impl Spill {
                 bytes: AtomicU64::new(journal.bytes()),
                 journal: Arc::new(tokio::sync::Mutex::new(journal)),
                 folder: folder.to_owned(),
-                patience,
                 busy: Mutex::new(None),
                 damaged: AtomicU64::new(0),
                 adopted: Mutex::new(Instant::now()),
@@ -94,35 +101,55 @@ impl Spill {
 
     /// Takes over at once what processes that have ended have left behind.
     pub(super) async fn take_over(&self) {
-        if let Err(error) = self.on_disk(|journal| journal.adopt().map(drop)).await {
+        if let Some(Err(error)) = self.on_disk(|journal| journal.adopt().map(drop)).await {
             self.report(Err(error));
         }
     }
 
-    /// Appends entries, and gives back those that did not fit; all of them if the disk does not answer in time. Then they
-    /// may be there in the end for all that, which does no harm: every entry may be repeated.
+    /// Appends entries, and gives back those that did not fit; some that the disk does not answer for in time, too. Those may
+    /// be there in the end for all that, which does no harm: every entry may be repeated.
     ///
     /// Not cancel safe: what did not fit is lost when the future is dropped.
-    pub(super) async fn append(&self, entries: Vec<Entry>) -> Vec<Entry> {
-        if entries.is_empty() {
-            return entries;
+    pub(super) async fn append(&self, mut entries: Vec<Entry>) -> Vec<Entry> {
+        while !entries.is_empty() {
+            if self.is_stuck() {
+                self.report(Err(SpillError::no_answer(&self.shared.folder)));
+                return entries;
+            }
+            let rest = entries.split_off(entries.len().min(APPEND_ENTRIES));
+            let mut left = self.append_some(entries).await;
+            if !left.is_empty() {
+                left.extend(rest);
+                return left;
+            }
+            entries = rest;
         }
+        entries
+    }
+
+    async fn append_some(&self, entries: Vec<Entry>) -> Vec<Entry> {
         kill_point(KillPoint::Spilling);
         // Shared, so that they come back whatever becomes of the work.
         let entries = Arc::new(entries);
         let theirs = entries.clone();
         let appended = self.on_disk(move |journal| {
-            let appended = journal.append(&theirs)?;
+            let appended = match journal.append(&theirs) {
+                Ok(appended) => appended,
+                Err(error) => return (0, Err(error)),
+            };
             // Why a disk took no more is told with the next ones.
-            Ok(match theirs.get(appended..) {
+            match theirs.get(appended..) {
                 Some(rest) if !rest.is_empty() => match journal.append(rest) {
                     Ok(more) => (appended + more, Ok(())),
                     Err(error) => (appended, Err(error)),
                 },
                 _ => (appended, Ok(())),
-            })
+            }
         });
-        let (appended, result) = appended.await.unwrap_or_else(|error| (0, Err(error)));
+        let (appended, result) = match timeout(PATIENCE, appended).await {
+            Ok(appended) => appended.unwrap_or((0, Ok(()))),
+            Err(_) => (0, Err(SpillError::no_answer(&self.shared.folder))),
+        };
         kill_point(KillPoint::Spilled);
         self.report(result);
         let mut entries = Arc::unwrap_or_clone(entries);
@@ -130,13 +157,21 @@ impl Spill {
     }
 
     /// What waits longest.
-    async fn oldest(&self, entries: usize) -> Result<Batch, SpillError> {
-        self.on_disk(move |journal| journal.peek(entries)).await
+    async fn oldest(&self, entries: usize) -> Option<Batch> {
+        let read = self.on_disk(move |journal| journal.peek(entries)).await?;
+        match read {
+            Ok(batch) => Some(batch),
+            Err(error) => {
+                self.report(Err(error));
+                None
+            }
+        }
     }
 
     async fn done(&self, batch: Batch) {
-        let result = self.on_disk(move |journal| journal.done(batch)).await;
-        self.report(result);
+        if let Some(result) = self.on_disk(move |journal| journal.done(batch)).await {
+            self.report(result);
+        }
     }
 
     /// Takes over what processes that have ended have left behind.
@@ -148,15 +183,15 @@ impl Spill {
             }
             *adopted = Instant::now();
         }
-        if let Err(error) = self.on_disk(|journal| journal.adopt().map(drop)).await {
+        if let Some(Err(error)) = self.on_disk(|journal| journal.adopt().map(drop)).await {
             self.report(Err(error));
         }
     }
 
-    /// Writes what waits longest to the database, in order; `false` if nothing waits.
-    pub(super) async fn write_back(&self, writer: &Writer) -> Result<bool, StoreError> {
+    /// Writes what waits longest to the database, in order.
+    pub(super) async fn write_back(&self, writer: &Writer) -> Result<Back, StoreError> {
         if self.is_empty() {
-            return Ok(false);
+            return Ok(Back::Nothing);
         }
         if let Some(refusal) = writer.store.refusal() {
             return Err(refusal);
@@ -171,65 +206,46 @@ impl Spill {
         if damaged > 0 {
             writer.drops.damaged(&writer.health, damaged);
         }
-        let batch = match batch {
-            Ok(batch) => batch,
-            Err(error) => {
-                // What comes after it must not overtake it just because its disk takes its time.
-                let waits = error.is_no_answer().then(|| error.to_string());
-                self.report(Err(error));
-                let later = |message| StoreError::new(StoreErrorClass::Unavailable, message);
-                return waits.map_or(Ok(false), |message| Err(later(message)));
-            }
+        let Some(batch) = batch else {
+            return Ok(Back::Unreadable);
         };
         if batch.entries.is_empty() {
-            return Ok(false);
+            return Ok(Back::Unreadable);
         }
         replay(writer, &batch.entries).await?;
         kill_point(KillPoint::BackFilled);
         self.done(batch).await;
-        Ok(true)
+        Ok(Back::Some)
     }
 
-    /// Does something with the journal where it may block. Of several things only one is ever under way, so that a disk
-    /// that does not answer costs one thread.
+    /// Does something with the journal where it may block; `None` if the runtime is shutting down. Of several things only
+    /// one is ever under way, so that a disk that does not answer costs one thread.
     async fn on_disk<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Journal) -> Result<T, SpillError> + Send + 'static,
-    ) -> Result<T, SpillError> {
-        let no_answer = || SpillError::no_answer(&self.shared.folder);
-        if self.is_stuck() {
-            return Err(no_answer());
-        }
-        let shared = self.shared.clone();
-        let done = timeout(self.shared.patience, async move {
-            let mut journal = shared.journal.clone().lock_owned().await;
-            let busy = Busy::now(shared);
-            let work = move || {
-                let shared = &busy.0;
-                let damaged = journal.damaged();
-                let done = work(&mut journal);
-                shared
-                    .damaged
-                    .fetch_add(journal.damaged() - damaged, Relaxed);
-                shared.is_empty.store(journal.is_empty(), Relaxed);
-                shared.entries.store(journal.rows(), Relaxed);
-                shared.bytes.store(journal.bytes(), Relaxed);
-                drop(busy);
-                done
-            };
-            spawn_blocking(work).await.ok()
-        });
-        // None also if the runtime is shutting down.
-        done.await
-            .ok()
-            .flatten()
-            .unwrap_or_else(|| Err(no_answer()))
+        work: impl FnOnce(&mut Journal) -> T + Send + 'static,
+    ) -> Option<T> {
+        let mut journal = self.shared.journal.clone().lock_owned().await;
+        let busy = Busy::now(self.shared.clone());
+        let work = move || {
+            let shared = &busy.0;
+            let damaged = journal.damaged();
+            let done = work(&mut journal);
+            shared
+                .damaged
+                .fetch_add(journal.damaged() - damaged, Relaxed);
+            shared.is_empty.store(journal.is_empty(), Relaxed);
+            shared.entries.store(journal.rows(), Relaxed);
+            shared.bytes.store(journal.bytes(), Relaxed);
+            drop(busy);
+            done
+        };
+        spawn_blocking(work).await.ok()
     }
 
-    /// Whether what is under way has taken so long that nobody need wait behind it.
-    fn is_stuck(&self) -> bool {
+    /// Whether what is under way takes so long that nobody should wait behind it.
+    pub(super) fn is_stuck(&self) -> bool {
         let since = *lock(&self.shared.busy);
-        since.is_some_and(|since| since.elapsed() >= self.shared.patience)
+        since.is_some_and(|since| since.elapsed() >= PATIENCE)
     }
 
     fn report(&self, result: Result<(), SpillError>) {

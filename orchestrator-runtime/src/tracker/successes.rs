@@ -90,11 +90,11 @@ impl Successes {
         taken
     }
 
-    /// Cuts those of the first `count` runs that have more records, where so many may end: a database that has become slow
-    /// must not be asked again and again for what it cannot do in time.
-    fn cut(&mut self, max_records: usize, count: usize) {
-        let mut at = 0;
-        while at < count.min(self.runs.len()) {
+    /// Cuts the runs of so many chunks that have more records, where so many may end: a database that has become slow must
+    /// not be asked again and again for what it cannot do in time.
+    fn cut(&mut self, max_records: usize, chunks: usize) {
+        let (mut at, mut records) = (0, 0);
+        while at < self.runs.len() && records < max_records.saturating_mul(chunks) {
             let Told { run, at_ms } = &mut self.runs[at];
             let width = run.range.next - run.range.from;
             if run.records > max_records && width > 1 {
@@ -111,6 +111,7 @@ impl Successes {
                 };
                 self.runs.insert(at + 1, rest);
             }
+            records += self.runs[at].run.records;
             at += 1;
         }
     }
@@ -124,10 +125,16 @@ impl Successes {
     }
 
     /// Takes out everything.
-    pub(super) fn take_all(&mut self) -> Vec<(OffsetRange, i64)> {
+    pub(super) fn take_all(&mut self) -> Vec<(Run, i64)> {
         (self.taken, self.records) = (0, 0);
         let runs = std::mem::take(&mut self.runs).into_iter();
-        runs.map(|told| (told.run.range, told.at_ms)).collect()
+        runs.map(|told| (told.run, told.at_ms)).collect()
+    }
+
+    /// Brings back a run that was taken out, to come before all others. Not while some are being written.
+    pub(super) fn push_first(&mut self, run: Run, at_ms: i64) {
+        self.records += run.records;
+        self.runs.push_front(Told { run, at_ms });
     }
 }
 

@@ -29,11 +29,6 @@ impl SpillError {
         Self::new("use", folder, late)
     }
 
-    /// Whether it is just that the disk did not answer in time.
-    pub(in crate::tracker) fn is_no_answer(&self) -> bool {
-        self.source.kind() == io::ErrorKind::TimedOut
-    }
-
     fn remedy(&self) -> &'static str {
         use io::ErrorKind::*;
         match self.source.kind() {
