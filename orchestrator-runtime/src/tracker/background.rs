@@ -156,8 +156,7 @@ impl State {
             let turn = self.writer.turn(turn_until).await?;
             // Nor may a mark be told while its row is neither in the queue nor in the journal.
             self.spilled().await;
-            let holds_more = self.spill.as_ref().is_some_and(|spill| !spill.is_empty());
-            if holds_more && journal == Back::Nothing {
+            if journal == Back::Nothing && self.journal_holds_some() {
                 continue;
             }
             if !self.writer.write_some(&turn).await? {

@@ -24,6 +24,7 @@ mod none;
 mod owned;
 mod pace;
 mod queue;
+mod queued;
 mod received;
 mod replay;
 mod retention;

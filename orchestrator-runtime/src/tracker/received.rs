@@ -330,8 +330,7 @@ impl State {
         if self.spill_now().is_some() {
             // Their rows may still be in the journal: it comes first, and they follow it there.
             self.spill_notes(notes).await;
-            let holds_some = self.spill.as_ref().is_some_and(|spill| !spill.is_empty());
-            if holds_some || notes.is_idle() {
+            if self.journal_holds_some() || notes.is_idle() {
                 return Ok(false);
             }
             // It takes nothing, and holds nothing that they would overtake.

@@ -183,9 +183,7 @@ impl Spill {
             }
             *adopted = Instant::now();
         }
-        if let Some(Err(error)) = self.on_disk(|journal| journal.adopt().map(drop)).await {
-            self.report(Err(error));
-        }
+        self.take_over().await;
     }
 
     /// Writes what waits longest to the database, in order.

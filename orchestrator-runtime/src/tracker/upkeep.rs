@@ -101,8 +101,7 @@ impl State {
     pub(super) fn is_quiet(&self) -> bool {
         let store = &self.writer.store;
         let is_well = store.is_flowing() || (store.refusal().is_none() && self.is_idle());
-        let has_journal = self.spill.as_ref().is_some_and(|spill| !spill.is_empty());
-        is_well && self.writer.queue().is_idle() && !has_journal
+        is_well && self.writer.queue().is_idle() && !self.journal_holds_some()
     }
 
     /// Leaves the database alone for at least `least` after a statement that took so long: longer while others need it.
