@@ -20,6 +20,8 @@ use crate::{Property, topics};
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 const READY_LIMIT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
+/// How late the rows of a program may be that is not drained before the audit.
+const LATE_ROWS: Duration = Duration::from_secs(30);
 
 /// The program, and where it reads and writes.
 #[derive(Args, Clone, Debug)]
@@ -51,6 +53,12 @@ pub(crate) struct BedArgs {
     /// The URL of its ledger, as in ORCH_DB_URL, if it has one
     #[arg(long, requires = "attach")]
     ledger_url: Option<String>,
+    /// The ledger's table, as in ORCH_ERROR_TABLE
+    #[arg(long, requires = "ledger_url", default_value = "event_failures")]
+    ledger_table: String,
+    /// Of which orders there must be rows; its strategy says so
+    #[arg(long, requires = "ledger_url", default_value = "failures")]
+    ledger_rows: WantedRows,
     /// Outputs need not be what example-app makes of orders; each must begin as its order does
     #[arg(long)]
     any_output: bool,
@@ -103,12 +111,7 @@ impl Bed {
             topics::create(&broker.servers, topic, args.partitions)?;
         }
         let ledger = if args.attach {
-            let url = args.ledger_url.as_ref();
-            let ledger = url.map(|url| Ledger::new(url, "event_failures"));
-            ledger.transpose()?.map(|ledger| LedgerScope {
-                ledger,
-                rows: WantedRows::Failures,
-            })
+            attached_ledger(args)?
         } else {
             ledger_of(&env)?
         };
@@ -194,32 +197,41 @@ impl Bed {
         }
     }
 
-    /// Asks a program of ours to end, and says how long it took; it must end well.
-    pub(crate) fn stop(&mut self) -> Result<Option<Duration>> {
-        let Some(program) = self.program.take() else {
-            return Ok(None);
-        };
-        let asked = Instant::now();
-        program.signal(Signal::Term)?;
-        while program.status()?.is_none() {
-            ensure!(
-                asked.elapsed() < STOP_LIMIT,
-                "the program did not end within {STOP_LIMIT:?} of SIGTERM; its last lines:\n{}",
-                program.tail()
-            );
-            std::thread::sleep(LOOK);
-        }
-        let took = asked.elapsed();
-        if let Some(status) = program.status()?
-            && !status.success()
-        {
-            bail!(
-                "the program ended badly ({status}); its last lines:\n{}",
-                program.tail()
-            );
-        }
-        Ok(Some(took))
+    /// Asks a program of ours to end, and says how long it took; one that does not end well is a complaint.
+    pub(crate) fn stop(&mut self, complaints: &mut Vec<String>) -> Option<Duration> {
+        let program = self.program.take()?;
+        stopped(&program)
+            .inspect_err(|error| complaints.push(format!("{error:#}")))
+            .ok()
     }
+}
+
+/// Ends the program, and says how long it took; it must end well.
+fn stopped(program: &Process) -> Result<Duration> {
+    if let Some(status) = program.status()? {
+        // Its last lines were told by whoever found that, or are in its log.
+        bail!("the program had ended by itself ({status}); see program.log");
+    }
+    let asked = Instant::now();
+    program.signal(Signal::Term)?;
+    while program.status()?.is_none() {
+        ensure!(
+            asked.elapsed() < STOP_LIMIT,
+            "the program did not end within {STOP_LIMIT:?} of SIGTERM; its last lines:\n{}",
+            program.tail()
+        );
+        std::thread::sleep(LOOK);
+    }
+    let took = asked.elapsed();
+    if let Some(status) = program.status()?
+        && !status.success()
+    {
+        bail!(
+            "the program ended badly ({status}); its last lines:\n{}",
+            program.tail()
+        );
+    }
+    Ok(took)
 }
 
 fn environment(
@@ -245,6 +257,19 @@ fn environment(
         .collect()
 }
 
+/// Of a program that runs already.
+fn attached_ledger(args: &BedArgs) -> Result<Option<LedgerScope>> {
+    let url = args.ledger_url.as_ref();
+    let ledger = url.map(|url| Ledger::new(url, &args.ledger_table));
+    let ledger = ledger.transpose()?;
+    Ok(ledger.map(|ledger| LedgerScope {
+        ledger,
+        rows: args.ledger_rows,
+        patience: LATE_ROWS,
+    }))
+}
+
+/// Of a program of ours.
 fn ledger_of(env: &BTreeMap<String, String>) -> Result<Option<LedgerScope>> {
     let rows = match env.get("ORCH_DB_STRATEGY").map(String::as_str) {
         Some("NONE") => return Ok(None),
@@ -255,7 +280,12 @@ fn ledger_of(env: &BTreeMap<String, String>) -> Result<Option<LedgerScope>> {
     let table = table.map_or("event_failures", String::as_str);
     let ledger = env.get("ORCH_DB_URL").map(|url| Ledger::new(url, table));
     let ledger = ledger.transpose()?;
-    Ok(ledger.map(|ledger| LedgerScope { ledger, rows }))
+    Ok(ledger.map(|ledger| LedgerScope {
+        ledger,
+        rows,
+        // It has ended before the audit: what it has not told by then never comes.
+        patience: Duration::ZERO,
+    }))
 }
 
 fn program(args: &BedArgs, scope: &Scope) -> Result<Program> {
@@ -289,5 +319,59 @@ fn ends(servers: &str, topic: &str) -> Result<Offsets> {
             Err(error) if asked.elapsed() > READY_LIMIT => return Err(error.into()),
             Err(_) => std::thread::sleep(LOOK),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use clap::Parser;
+
+    use super::{BedArgs, LedgerScope, attached_ledger};
+    use crate::order_audit::WantedRows;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: BedArgs,
+    }
+
+    fn parse(line: &str) -> Result<BedArgs, clap::Error> {
+        let words = ["bed"].into_iter().chain(line.split_whitespace());
+        Program::try_parse_from(words).map(|program| program.args)
+    }
+
+    #[track_caller]
+    fn check(more: &str, rows: WantedRows, table: &str) {
+        let attached = "--attach --source-topic s --target-topic t --group-id g";
+        let args = parse(&format!("{attached} --ledger-url sqlite://x {more}")).unwrap();
+        let scope: LedgerScope = attached_ledger(&args).unwrap().unwrap();
+        assert_eq!(scope.rows, rows);
+        assert!(format!("{scope:?}").contains(&format!("{table:?}")));
+    }
+
+    #[test]
+    fn the_ledger_of_a_program_that_runs_already_is_as_it_is_said_to_be() {
+        check("", WantedRows::Failures, "event_failures");
+        check(
+            "--ledger-rows failures",
+            WantedRows::Failures,
+            "event_failures",
+        );
+        check("--ledger-rows all --ledger-table t", WantedRows::All, "t");
+    }
+
+    #[test]
+    fn no_other_ledger_is_described() {
+        for alone in [
+            "--ledger-url sqlite://x",
+            "--ledger-table t",
+            "--ledger-rows all",
+        ] {
+            let error = parse(alone).err().unwrap();
+            assert!(error.to_string().contains("--attach"), "{error}");
+        }
+        assert!(parse("").is_ok());
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct LatencyArgs {
     #[command(flatten)]
     bed: BedArgs,
     /// Orders per second
-    #[arg(long, alias = "rate", default_value_t = 2_000.0)]
+    #[arg(long, visible_alias = "rate", default_value_t = 2_000.0)]
     throughput: f64,
     /// Seconds that are measured
     #[arg(long, default_value_t = 30)]
@@ -37,7 +37,7 @@ pub(crate) struct LatencyArgs {
     #[arg(long, default_value_t = 50)]
     warm_up_seconds: u64,
     /// Bytes of one order, about 300 at least, filled up by its note
-    #[arg(long, alias = "size", default_value_t = 316)]
+    #[arg(long, visible_alias = "size", default_value_t = 316)]
     record_size: usize,
     /// The same seed gives the same orders
     #[arg(long, default_value_t = 1)]
@@ -75,11 +75,12 @@ pub(crate) fn run(args: &LatencyArgs) -> Result<ExitCode> {
     );
     let warm_up = Duration::from_secs(args.warm_up_seconds);
     let run = drive::drive(&bed, &plan, warm_up, PATIENCE)?;
-    let exit = bed.stop()?;
+    let mut complaints = complaints(args, &run);
+    let exit = bed.stop(&mut complaints);
     let story = Story {
         command: "latency",
         settings: settings(args, &bed),
-        complaints: complaints(args, &run),
+        complaints,
         run: &run,
         verdict: None,
         exit,
@@ -97,7 +98,7 @@ pub(crate) fn run(args: &LatencyArgs) -> Result<ExitCode> {
 
 fn complaints(args: &LatencyArgs, run: &Run) -> Vec<String> {
     let counts = run.counts;
-    let mut complaints = Vec::new();
+    let mut complaints: Vec<String> = run.broken.iter().cloned().collect();
     if run.stalled {
         complaints.push(format!(
             "{} of {} orders never came out",

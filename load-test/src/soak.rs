@@ -14,7 +14,7 @@ use orchestrator_testkit::workspace;
 use crate::Property;
 use crate::bed::{Bed, BedArgs};
 use crate::drive::{self, Run};
-use crate::order_audit::{self, Verdict};
+use crate::order_audit;
 use crate::report::{self, Story};
 use crate::traffic::{self, Plan, ms};
 
@@ -31,10 +31,10 @@ pub(crate) struct SoakArgs {
     #[command(flatten)]
     bed: BedArgs,
     /// Orders to send
-    #[arg(long, alias = "records", default_value_t = 1_000_000)]
+    #[arg(long, visible_alias = "records", default_value_t = 1_000_000)]
     num_records: u64,
     /// Orders per second, each sent at its moment; as fast as they can be sent unless given
-    #[arg(long, alias = "rate")]
+    #[arg(long, visible_alias = "rate")]
     throughput: Option<f64>,
     /// The share of orders that cannot be enriched, 0.0 to 1.0
     #[arg(long, default_value_t = 0.001)]
@@ -43,7 +43,7 @@ pub(crate) struct SoakArgs {
     #[arg(long, default_value_t = 10_000)]
     keys: u64,
     /// Bytes of one order, about 300 at least, filled up by its note
-    #[arg(long, alias = "size", default_value_t = 316)]
+    #[arg(long, visible_alias = "size", default_value_t = 316)]
     record_size: usize,
     /// The same seed gives the same orders
     #[arg(long, default_value_t = 1)]
@@ -62,8 +62,42 @@ pub(crate) struct SoakArgs {
 pub(crate) fn run(args: &SoakArgs) -> Result<ExitCode> {
     let folder = report_dir(args.report_dir.as_ref(), "soak")?;
     let mut bed = Bed::make(&args.bed, &DEFAULTS, &folder)?;
-    bed.scope.num_records = args.num_records;
-    let plan = Plan {
+    let plan = plan(args, &bed)?;
+    println!("sending {} orders to {} ..", args.num_records, plan.source);
+    let patience = Duration::from_secs(args.patience_seconds);
+    let run = drive::drive(&bed, &plan, Duration::ZERO, patience)?;
+    let mut complaints = complaints(&run, patience);
+    let exit = bed.stop(&mut complaints);
+    bed.scope.num_records = match run.broken {
+        // What was never sent is not missing.
+        Some(_) => run.counts.sent,
+        None => args.num_records,
+    };
+    println!("auditing ..");
+    let verdict = order_audit::audit(&bed.scope)
+        .inspect_err(|error| complaints.push(format!("the audit could not be made: {error:#}")))
+        .ok();
+    let story = Story {
+        command: "soak",
+        settings: settings(args, &bed),
+        run: &run,
+        verdict: verdict.as_ref(),
+        exit,
+        open_loop: args.throughput.is_some(),
+        complaints,
+    };
+    report::write(&story, &folder)?;
+    tell(&story);
+    println!("report: {}", folder.join("report.html").display());
+    Ok(if story.is_well() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn plan(args: &SoakArgs, bed: &Bed) -> Result<Plan> {
+    Ok(Plan {
         servers: bed.broker.servers.clone(),
         source: bed.scope.source.0.clone(),
         orders: Orders::new(args.seed)
@@ -78,11 +112,11 @@ pub(crate) fn run(args: &SoakArgs) -> Result<ExitCode> {
             Some((topic, starts)) => traffic::from(topic, starts)?,
             None => rdkafka::TopicPartitionList::new(),
         },
-    };
-    println!("sending {} orders to {} ..", args.num_records, plan.source);
-    let patience = Duration::from_secs(args.patience_seconds);
-    let run = drive::drive(&bed, &plan, Duration::ZERO, patience)?;
-    let mut complaints = Vec::new();
+    })
+}
+
+fn complaints(run: &Run, patience: Duration) -> Vec<String> {
+    let mut complaints: Vec<String> = run.broken.iter().cloned().collect();
     if run.stalled {
         let counts = run.counts;
         complaints.push(format!(
@@ -90,29 +124,7 @@ pub(crate) fn run(args: &SoakArgs) -> Result<ExitCode> {
             counts.accounted, counts.sent
         ));
     }
-    let exit = bed.stop().unwrap_or_else(|error| {
-        complaints.push(format!("{error:#}"));
-        None
-    });
-    println!("auditing ..");
-    let verdict = order_audit::audit(&bed.scope)?;
-    let story = Story {
-        command: "soak",
-        settings: settings(args, &bed),
-        run: &run,
-        verdict: Some(&verdict),
-        exit,
-        open_loop: args.throughput.is_some(),
-        complaints,
-    };
-    report::write(&story, &folder)?;
-    tell(&story, &verdict, &run);
-    println!("report: {}", folder.join("report.html").display());
-    Ok(if story.is_well() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    complaints
 }
 
 /// A new folder, unless one is named.
@@ -141,14 +153,21 @@ fn settings(args: &SoakArgs, bed: &Bed) -> Vec<(String, String)> {
     own.chain(bed.shown_env()).collect()
 }
 
-fn tell(story: &Story<'_>, verdict: &Verdict, run: &Run) {
+fn tell(story: &Story<'_>) {
+    let run = story.run;
     let quantile = |q| ms(&run.seconds.latencies, q);
+    let found = match story.verdict {
+        Some(verdict) => format!(
+            "{} orders, {} outputs, {} dead letters, {} ledger rows",
+            verdict.orders, verdict.outputs, verdict.dead_letters, verdict.ledger_rows
+        ),
+        None => format!(
+            "{} orders sent, {} seen",
+            run.counts.sent, run.counts.accounted
+        ),
+    };
     println!(
-        "{} orders, {} outputs, {} dead letters, {} ledger rows in {:.1} s: {:.0} records/s",
-        verdict.orders,
-        verdict.outputs,
-        verdict.dead_letters,
-        verdict.ledger_rows,
+        "{found} in {:.1} s: {:.0} records/s",
         run.took.as_secs_f64(),
         run.counts.accounted as f64 / run.took.as_secs_f64(),
     );
@@ -162,7 +181,7 @@ fn tell(story: &Story<'_>, verdict: &Verdict, run: &Run) {
     for complaint in &story.complaints {
         println!("WRONG: {complaint}");
     }
-    for finding in &verdict.findings {
+    for finding in story.verdict.iter().flat_map(|verdict| &verdict.findings) {
         println!("WRONG: {finding}");
     }
     if story.is_well() {

@@ -54,7 +54,11 @@ pub(super) struct Contestant {
 #[derive(Clone, Debug)]
 enum Start {
     /// Ourselves, as the floor.
-    Floor(Rival, u64),
+    Floor {
+        rival: Rival,
+        cpu_us: u64,
+        records_per_transaction: u64,
+    },
     /// Words of a command, to be filled in; and variables.
     Command(Vec<String>, Vec<(String, String)>),
 }
@@ -105,7 +109,11 @@ pub(super) fn chosen(args: &CompareArgs) -> Result<Vec<Contestant>> {
         name: rival.name().to_owned(),
         faulty: false,
         other_outputs: *rival == Rival::Copy,
-        start: Start::Floor(*rival, args.floor_cpu_us),
+        start: Start::Floor {
+            rival: *rival,
+            cpu_us: args.floor_cpu_us,
+            records_per_transaction: args.floor_records_per_transaction,
+        },
     });
     let others = args.other.iter().map(|other| Contestant {
         name: other.key.clone(),
@@ -124,7 +132,11 @@ impl Contestant {
     pub(super) fn program(&self, place: &Place<'_>) -> Result<Program> {
         match &self.start {
             // A child process too, so that all are measured alike.
-            Start::Floor(rival, cpu_us) => {
+            Start::Floor {
+                rival,
+                cpu_us,
+                records_per_transaction,
+            } => {
                 let arguments = [
                     ["--bootstrap-servers", place.servers],
                     ["--source", place.source],
@@ -132,6 +144,10 @@ impl Contestant {
                     ["--group", place.group],
                     ["--num-records", &place.num_records.to_string()],
                     ["--cpu-us", &cpu_us.to_string()],
+                    [
+                        "--records-per-transaction",
+                        &records_per_transaction.to_string(),
+                    ],
                 ];
                 let all = ["floor"]
                     .into_iter()

@@ -21,11 +21,19 @@ use orchestrator_testkit::orders::Orders;
 
 use crate::broker::{Broker, BrokerArgs};
 use crate::topics::{self, Contents};
-use crate::{Property, fill};
+use crate::{Property, fill, floor};
 use contestant::{Contestant, Place, Rival};
 use measure::Measured;
 use progress::Progress;
 pub(crate) use report::{Report, Sample};
+
+/// What says who else takes part, or how: without a meaning where the program is compared with itself.
+const OTHERS: [&str; 4] = [
+    "with",
+    "other",
+    "floor_cpu_us",
+    "floor_records_per_transaction",
+];
 
 /// What is compared, on how much, how often.
 #[derive(Args, Debug)]
@@ -41,7 +49,11 @@ pub(crate) struct CompareArgs {
     #[arg(long)]
     env: Vec<Property>,
     /// What it is compared with; the first is the baseline
-    #[arg(long, value_delimiter = ',', default_value = "floor")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "floor,floor-at-least-once,copy"
+    )]
     with: Vec<Rival>,
     /// Another program, name=command as in --command (repeatable)
     #[arg(long)]
@@ -49,6 +61,9 @@ pub(crate) struct CompareArgs {
     /// Microseconds of CPU that each record costs the floor on top
     #[arg(long, default_value_t = 0)]
     floor_cpu_us: u64,
+    /// Most records in one transaction of the floor, or in one commit without; two times as many are in its memory
+    #[arg(long, default_value_t = floor::RECORDS_PER_TRANSACTION)]
+    floor_records_per_transaction: u64,
     /// Orders in the source topic
     #[arg(long, default_value_t = 1_000_000)]
     num_records: u64,
@@ -62,11 +77,11 @@ pub(crate) struct CompareArgs {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Compare the program with itself: on orders of which this share cannot be enriched, against orders without
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = OTHERS)]
     poison: Option<f64>,
     /// Compare the program with itself: on orders of which some have this x-fault header (transient:1, say), against
     /// orders without
-    #[arg(long, conflicts_with = "poison")]
+    #[arg(long, conflicts_with = "poison", conflicts_with_all = OTHERS)]
     fault: Option<String>,
     /// Every how many orders one has it
     #[arg(long, default_value_t = 1000)]
@@ -248,4 +263,51 @@ fn poisoned(args: &CompareArgs, share: f64) -> u64 {
     let orders = Orders::new(args.seed).bytes(args.record_size).poison(share);
     let all = orders.range(0..args.num_records);
     all.filter(|order| order.poison.is_some()).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use clap::Parser;
+    use clap::error::ErrorKind;
+
+    use super::{CompareArgs, Rival};
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: CompareArgs,
+    }
+
+    fn parse(more: &[&str]) -> Result<CompareArgs, clap::Error> {
+        let words = ["compare"].into_iter().chain(more.iter().copied());
+        Program::try_parse_from(words).map(|program| program.args)
+    }
+
+    #[test]
+    fn the_loop_takes_part_as_it_is_fastest() {
+        let args = parse(&[]).unwrap();
+        let all = [Rival::Floor, Rival::FloorAtLeastOnce, Rival::Copy];
+        assert_eq!(args.with, all);
+        assert_eq!(args.floor_records_per_transaction, 50_000);
+    }
+
+    #[test]
+    fn with_itself_means_with_nobody_else() {
+        for itself in ["--poison=0.1", "--fault=transient:1"] {
+            assert!(parse(&[itself]).is_ok());
+            for other in [
+                "--with=floor",
+                "--other=name=command",
+                "--floor-cpu-us=1",
+                "--floor-records-per-transaction=1",
+            ] {
+                let error = parse(&[itself, other]).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::ArgumentConflict, "{error}");
+            }
+        }
+        let both = parse(&["--poison=0.1", "--fault=transient:1"]);
+        assert_eq!(both.unwrap_err().kind(), ErrorKind::ArgumentConflict);
+    }
 }

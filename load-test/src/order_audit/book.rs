@@ -9,6 +9,8 @@ use orchestrator_testkit::orders::{Order, expected_output};
 
 use super::{Scope, Verdict, WantedRows};
 
+const WRONG_ROW: &str = "a row of the ledger that is wrong";
+
 /// Where failures must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
@@ -39,6 +41,13 @@ struct Entry {
     rows: u8,
 }
 
+impl Entry {
+    /// Whether it, which failed, is not in the ledger as it must be.
+    fn lacks_its_row(&self, wanted: &Wanted) -> bool {
+        wanted.rows.is_some() && self.rows != 1
+    }
+}
+
 /// The account of all orders.
 pub(super) struct Book {
     entries: Vec<Option<Entry>>,
@@ -49,6 +58,8 @@ pub(super) struct Book {
     last: BTreeMap<(bool, i32, i32), i64>,
     verdict: Verdict,
     findings: Findings,
+    /// Of the ledger as it was read last.
+    wrong_rows: Findings,
 }
 
 impl Book {
@@ -60,6 +71,7 @@ impl Book {
             last: BTreeMap::new(),
             verdict: Verdict::default(),
             findings: Findings::default(),
+            wrong_rows: Findings::default(),
         }
     }
 
@@ -175,9 +187,36 @@ impl Book {
                 }
             }
             ("SUCCESS", None) if row.passed => self.verdict.rows_of_successes += 1,
-            _ => self
-                .findings
-                .add("a row of the ledger that is wrong", position),
+            _ => self.wrong_rows.add(WRONG_ROW, position),
+        }
+    }
+
+    /// Forgets the rows: the ledger is going to be read again.
+    pub(super) fn forget_rows(&mut self) {
+        for index in self.poison.values() {
+            if let Some(Some(entry)) = self.entries.get_mut(*index) {
+                entry.rows = 0;
+            }
+        }
+        self.verdict.ledger_rows = 0;
+        self.verdict.rows_of_successes = 0;
+        self.wrong_rows = Findings::default();
+    }
+
+    /// Whether the ledger, as it was read last, is as it must be.
+    pub(super) fn has_its_rows(&self, wanted: &Wanted) -> bool {
+        let failed = self.poison.values().filter(|_| self.check_content);
+        let mut failed = failed.filter_map(|index| self.entries.get(*index)?.as_ref());
+        self.wrong_rows.count(WRONG_ROW) == 0
+            && self.verdict.rows_of_successes == self.successes(wanted)
+            && !failed.any(|entry| entry.lacks_its_row(wanted))
+    }
+
+    /// How many rows of successes there must be.
+    fn successes(&self, wanted: &Wanted) -> u64 {
+        match wanted.rows {
+            Some(WantedRows::All) => self.verdict.orders - self.poison.len() as u64,
+            _ => 0,
         }
     }
 
@@ -195,14 +234,11 @@ impl Book {
             if failed && wanted.dead_letters && entry.dead_letters == 0 {
                 add("a poison order has no dead letter");
             }
-            if failed && wanted.rows.is_some() && entry.rows != 1 {
+            if failed && entry.lacks_its_row(wanted) {
                 add("a poison order has no row in the ledger, or several");
             }
         }
-        let successes = match wanted.rows {
-            Some(WantedRows::All) => self.verdict.orders - self.poison.len() as u64,
-            _ => 0,
-        };
+        let successes = self.successes(wanted);
         let found = self.verdict.rows_of_successes;
         if found != successes {
             let text = format!("{found} instead of {successes}");
@@ -212,6 +248,7 @@ impl Book {
             );
         }
         self.verdict.findings = self.findings.into_vec();
+        self.verdict.findings.extend(self.wrong_rows.into_vec());
         self.verdict
     }
 }

@@ -5,10 +5,14 @@
 //! kit's `audit`, whose readers it shares.
 
 mod book;
+mod rows;
 
-use anyhow::{Context, Result};
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::ValueEnum;
 use orchestrator_testkit::audit::{
-    Client, Cluster, Finding, Findings, Kind, Ledger, Offsets, Rows, Seen, Tail,
+    Client, Cluster, Finding, Findings, Kind, Ledger, Offsets, Seen, Tail,
 };
 use orchestrator_testkit::reader::Isolation;
 use serde::Serialize;
@@ -37,14 +41,16 @@ pub(crate) struct Scope {
 pub(crate) struct LedgerScope {
     pub(crate) ledger: Ledger,
     pub(crate) rows: WantedRows,
+    /// How long rows may be late.
+    pub(crate) patience: Duration,
 }
 
 /// Of which orders there are rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum WantedRows {
-    /// Of those that failed.
+    /// Of those that failed, as LIGHTWEIGHT writes them
     Failures,
-    /// Of all.
+    /// Of all, as OUTBOX and RELIABLE write them
     All,
 }
 
@@ -85,13 +91,11 @@ pub(crate) fn audit(scope: &Scope) -> Result<Verdict> {
     if let Some(letters) = &scope.dead_letters {
         read(letters, &mut |seen| book.dead_letter(seen))?;
     }
-    if let Some(LedgerScope { ledger, .. }) = &scope.ledger {
-        let (group, source) = (&scope.group, &scope.source.0);
-        let show = |partition, offset, row| book.row(partition, offset, &row);
-        let read = ledger.read(group, source, Rows::All, show);
-        read.context("reading the ledger")?;
+    let wanted = Wanted::of(scope);
+    if let Some(ledger) = &scope.ledger {
+        rows::read(scope, ledger, &wanted, &mut book)?;
     }
-    let mut verdict = book.close(&Wanted::of(scope));
+    let mut verdict = book.close(&wanted);
     positions(scope, &cluster, &mut verdict)?;
     Ok(verdict)
 }

@@ -76,7 +76,7 @@ pub(super) fn memory(seconds: &Seconds) -> Result<String> {
 }
 
 /// Within how many milliseconds which share was done, the tail stretched: one step right, ten times rarer.
-pub(super) fn distribution(seconds: &Seconds) -> Result<String> {
+pub(super) fn percentiles(seconds: &Seconds) -> Result<String> {
     let all: &Latencies = &seconds.latencies;
     let nines = (all.len().max(10) as f64).log10();
     let quantile = |nines: f64| 1.0 - 10_f64.powf(-nines);
@@ -96,7 +96,7 @@ pub(super) fn distribution(seconds: &Seconds) -> Result<String> {
         format!("{percent:.decimals$} %")
     };
     draw(
-        "milliseconds",
+        "milliseconds, by percentile",
         &series,
         0.0..nines,
         0.0..high.max(1.0) * 1.05,

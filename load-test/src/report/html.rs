@@ -14,6 +14,7 @@ h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.05rem; margin:
 p.sub { color: #60666e; margin-top: 0; }
 .verdict { padding: .7rem 1rem; border-radius: 6px; margin: 1rem 0; }
 .well { background: #e6f4ea; border-left: 5px solid #2e7d4f; } .ill { background: #fbe9ea; border-left: 5px solid #b82c3a; }
+.verdict li { white-space: pre-line; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: .6rem; margin-bottom: 1rem; }
 .tile { border: 1px solid #e4e7eb; border-radius: 6px; padding: .5rem .8rem; }
 .tile b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; } .tile span { color: #60666e; font-size: .85rem; }
@@ -92,8 +93,8 @@ pub(super) fn page(story: &Story<'_>, summary: &Value) -> Result<String> {
     for (title, picture) in [
         ("Latency over time", charts::latency(seconds)?),
         (
-            "Latency, the tail stretched",
-            charts::distribution(seconds)?,
+            "Latency by percentile, the tail stretched",
+            charts::percentiles(seconds)?,
         ),
         ("Throughput", charts::throughput(seconds)?),
         ("Lag: sent and not seen yet", charts::lag(seconds)?),

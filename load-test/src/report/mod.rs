@@ -1,5 +1,5 @@
-//! What a run leaves behind: `summary.json`, `latency.csv`, `latency.hlog`, `latency.svg` and `report.html` in one
-//! folder. Called by `soak` and `latency`; only formats.
+//! What a run leaves behind: `summary.json`, `latency.csv`, `latency.hlog`, `latency.svg` (percentiles) and
+//! `report.html` in one folder. Called by `soak` and `latency`; only formats.
 
 mod charts;
 mod html;
@@ -68,7 +68,7 @@ pub(crate) fn write(story: &Story<'_>, folder: &Path) -> Result<()> {
     )?;
     csv(story, &folder.join("latency.csv"))?;
     hlog(story, &folder.join("latency.hlog"))?;
-    put("latency.svg", charts::distribution(&story.run.seconds)?)?;
+    put("latency.svg", charts::percentiles(&story.run.seconds)?)?;
     put("report.html", html::page(story, &summary)?)
 }
 
@@ -171,5 +171,45 @@ pub(crate) fn commit() -> String {
             let changed = git(&["status", "--porcelain"]).is_some_and(|text| !text.is_empty());
             commit + if changed { " and changes" } else { "" }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::traffic::{Counts, Seconds};
+
+    #[test]
+    fn a_run_that_broke_off_before_anything_came_out_has_a_report() {
+        let run = Run {
+            seconds: Seconds::new(Duration::ZERO),
+            counts: Counts::default(),
+            took: Duration::ZERO,
+            first_output: None,
+            broker_cpu_seconds: None,
+            stalled: false,
+            broken: None,
+        };
+        let story = Story {
+            command: "soak",
+            settings: Vec::new(),
+            run: &run,
+            verdict: None,
+            exit: None,
+            open_loop: false,
+            complaints: vec!["the program has ended".to_owned()],
+        };
+        let summary = summary::of(&story);
+        assert_eq!(summary["passed"], false);
+        assert_eq!(summary["aggregatedEndToEndLatency90pct"], 0.0);
+        let page = html::page(&story, &summary).unwrap();
+        assert!(page.contains("<li>the program has ended</li>"), "{page}");
+        assert!(
+            charts::percentiles(&run.seconds)
+                .unwrap()
+                .contains("by percentile")
+        );
     }
 }

@@ -6,9 +6,10 @@ use serde_json::{Map, Value, json};
 use super::{Story, commit, machine};
 use crate::traffic::{Second, ms};
 
-const QUANTILES: [(&str, f64); 6] = [
+const QUANTILES: [(&str, f64); 7] = [
     ("50pct", 0.5),
     ("75pct", 0.75),
+    ("90pct", 0.9),
     ("95pct", 0.95),
     ("99pct", 0.99),
     ("999pct", 0.999),

@@ -15,7 +15,7 @@ use orchestrator_testkit::process::workspace_binary;
 
 use crate::broker::{Broker, BrokerArgs};
 use crate::compare::{self, CompareArgs, Sample};
-use crate::report::{bars, commit, machine};
+use crate::report::{bars, commit, grouped, machine};
 use crate::soak::report_dir;
 use axes::{Axis, Database, Point, axes};
 
@@ -31,7 +31,7 @@ pub(crate) struct SweepArgs {
     #[arg(long, default_value_t = 500_000)]
     num_records: u64,
     /// Measured rounds of each point, after one that is not counted
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 3)]
     rounds: u32,
     /// Where sweep.md and the pictures go; a new folder below target/load-test unless given
     #[arg(long)]
@@ -149,9 +149,9 @@ fn section(axis: &Axis, figures: &[[Sample; 3]]) -> Result<String> {
     for (point, [rate, cpu, memory]) in points.iter().zip(figures) {
         writeln!(
             text,
-            "| {} | {:.0} | {:.0} % | {:.2} | {:.0} |",
+            "| {} | {} | {:.0} % | {:.2} | {:.0} |",
             point.label,
-            rate.median,
+            grouped(rate.median.round() as u64),
             rate.spread * 100.0,
             cpu.median,
             memory.median
@@ -159,4 +159,31 @@ fn section(axis: &Axis, figures: &[[Sample; 3]]) -> Result<String> {
     }
     writeln!(text, "\n![{name}](sweep-{name}.svg)")?;
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_table_has_grouped_digits() {
+        let axis = Axis {
+            name: "batch",
+            about: "`ORCH_BATCH_MAX_RECORDS`",
+            points: vec![Point {
+                label: "1000".to_owned(),
+                ..Point::default()
+            }],
+        };
+        let sample = |median| Sample {
+            median,
+            spread: 0.16,
+        };
+        let figures = [sample(366_682.6), sample(2.81), sample(120.0)];
+        let text = section(&axis, &[figures]).unwrap();
+        let row = "| 1000 | 366,683 | 16 % | 2.81 | 120 |\n";
+        assert!(text.contains(row), "{text}");
+    }
 }

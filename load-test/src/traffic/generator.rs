@@ -51,7 +51,8 @@ impl Generator {
             let due = schedule.due(index);
             loop {
                 if self.shared.stop.load(Ordering::Relaxed) {
-                    return Ok(());
+                    // What was handed over counts as sent.
+                    return self.flush();
                 }
                 match due.checked_sub(schedule.elapsed()) {
                     Some(early) if !early.is_zero() => thread::sleep(early.min(NAP)),
@@ -72,6 +73,10 @@ impl Generator {
                 self.producer.poll(Duration::ZERO);
             }
         }
+        self.flush()
+    }
+
+    fn flush(&self) -> Result<()> {
         self.producer.flush(FLUSH_TIMEOUT).context("flush")
     }
 

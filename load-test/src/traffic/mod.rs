@@ -162,15 +162,20 @@ impl Traffic {
         }
         Ok(())
     }
-}
 
-impl Drop for Traffic {
-    fn drop(&mut self) {
+    /// Sends nothing more and looks no further: from now on the counts are final.
+    pub(crate) fn end(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         for thread in [self.generator.take(), self.observer.take()] {
             // What it failed with was asked for before, or does not matter any more.
             thread.map(JoinHandle::join).transpose().ok();
         }
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
