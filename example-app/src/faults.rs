@@ -2,6 +2,7 @@
 //! header says how its transform fails.
 
 use std::collections::HashMap;
+use std::hint::black_box;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ static ENABLED: LazyLock<bool> =
 static FIRST_SEEN: LazyLock<Mutex<HashMap<DedupKey, Instant>>> = LazyLock::new(Mutex::default);
 
 /// Fails as the record's `x-fault` header asks for: `permanent`, `transient:N` (N times), `infrastructure:MS` (for so
-/// long), `panic`, `hang:MS`, `exit` (aborts the process). `oversize:BYTES` gives a text of that length.
+/// long), `panic`, `hang:MS`, `exit` (aborts the process), `overflow` (of the stack), `exhaust` (of memory). `oversize:BYTES` gives a text of that length.
 pub(crate) fn inject(cx: &Context<'_>) -> Result<Option<String>, TransformError> {
     if !*ENABLED {
         return Ok(None);
@@ -53,8 +54,24 @@ pub(crate) fn inject(cx: &Context<'_>) -> Result<Option<String>, TransformError>
         }
         "oversize" => Ok(Some("x".repeat(usize::try_from(number()?).unwrap_or(0)))),
         "exit" => std::process::abort(),
+        "overflow" => Ok(Some(overflow(0).to_string())),
+        "exhaust" => Ok(Some(exhaust())),
         _ => Err(TransformError::permanent(format!(
             "x-fault: {fault} is not known"
         ))),
     }
+}
+
+/// Calls itself until there is no more stack.
+fn overflow(depth: u64) -> u64 {
+    let frame = black_box([depth; 128]);
+    match depth {
+        u64::MAX => 0,
+        _ => overflow(depth + 1) + frame[1],
+    }
+}
+
+/// Asks for more memory than there can be, of which no transformer is told: the process ends.
+fn exhaust() -> String {
+    black_box(String::with_capacity(1 << 60))
 }

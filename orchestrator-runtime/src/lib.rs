@@ -13,6 +13,7 @@
 //! # }
 //! ```
 
+mod clock;
 pub mod config;
 pub mod health;
 pub mod http;

@@ -12,6 +12,7 @@
 //! - [`proxy`]: cuts, holds and loses chosen requests between a client and its broker.
 //! - [`usage`]: what a process takes of the machine.
 //! - [`wait`]: for a condition, instead of sleeping.
+//! - [`wall_clock`]: a clock that is stepped while a program runs.
 
 pub mod admin;
 pub mod audit;
@@ -27,5 +28,6 @@ pub mod reader;
 mod server;
 pub mod usage;
 pub mod wait;
+pub mod wall_clock;
 pub mod workspace;
 pub mod writer;

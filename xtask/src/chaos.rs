@@ -17,6 +17,8 @@ use crate::built::built;
 const BITTEN: &str = "bitten ";
 /// What they print of the end of a fault: the seconds until records were passed again.
 const RESUMED: &str = "resumed after ";
+/// So many seconds after it has started again one that was killed passes records, 19 times of 20.
+const RESUMED_WITHIN: f64 = 5.0;
 /// What they print of anything else that was measured.
 const MEASURED: &str = "measured: ";
 /// What they print of the worst five seconds: the percentage of the load that was passed.
@@ -53,6 +55,8 @@ enum What {
     Requests,
     /// Brokers are killed, ended, and silent for a while
     Brokers,
+    /// The wall clock is stepped forward and back
+    Clocks,
     /// Kills, freezes, twins and rebalances of one to four processes, as the seed has it
     Storms,
     /// All of that, and trouble with requests, the broker, the database, descriptors and records: one round of so many
@@ -76,6 +80,7 @@ impl What {
             Self::Rebalances => "faults::members",
             Self::Requests => "faults::proxied",
             Self::Brokers => "faults::broker",
+            Self::Clocks => "faults::clock",
             Self::Storms => "faults::storm",
             Self::Soak => "faults::soak",
         }
@@ -84,6 +89,11 @@ impl What {
     /// Whether a round is as long as it is told to be, and the only one.
     fn lasts(self) -> bool {
         matches!(self, Self::Soak)
+    }
+
+    /// Whether processes are killed, and start again under the same name.
+    fn is_killed(self) -> bool {
+        matches!(self, Self::Points | Self::Kills)
     }
 
     /// Whether they tell how soon records were passed again.
@@ -153,6 +163,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             at(0.95),
             at(1.0)
         );
+        if options.what.is_killed() && at(0.95) > RESUMED_WITHIN {
+            println!("FAILED: that is more than {RESUMED_WITHIN} s");
+            return Ok(ExitCode::FAILURE);
+        }
     }
     if let Some(slowest) = slowest.iter().min() {
         println!("in the worst five seconds {slowest} % of the load were passed");

@@ -1,5 +1,5 @@
-//! `cargo xtask docs`: writes the tables that are generated into the README, between markers, and looks that every test that README
-//! and ARCHITECTURE lean on exists. With `--check` it writes nothing and fails where it would. Called by `main.rs`.
+//! `cargo xtask docs`: writes the tables that are generated into the README, between markers, and looks that every test that README,
+//! ARCHITECTURE and docs/reliability.md lean on exists. With `--check` it writes nothing and fails where it would. Called by `main.rs`.
 
 mod memory;
 
@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use orchestrator_runtime::Config;
 use orchestrator_testkit::workspace;
 
-const PAGES: [&str; 2] = ["README.md", "ARCHITECTURE.md"];
+const PAGES: [&str; 3] = ["README.md", "ARCHITECTURE.md", "docs/reliability.md"];
 
 /// What the command line says.
 #[derive(clap::Args)]

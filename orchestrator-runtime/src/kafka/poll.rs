@@ -23,6 +23,7 @@ use super::place::Name;
 use super::rebalance::Context;
 use super::seek::go_to;
 use super::session::Limiter;
+use crate::clock::WallClock;
 
 /// So many records are gathered before the worker may take them and other things are looked after.
 const AT_A_TIME: usize = 256;
@@ -80,6 +81,7 @@ pub(crate) struct Poller<'a> {
     subscribed: bool,
     /// When the broker was last reported to out of turn.
     reported: Instant,
+    wall_clock: WallClock,
     /// Whether the group has ever taken us in.
     joined: bool,
     /// What the broker said of our place.
@@ -114,6 +116,7 @@ impl<'a> Poller<'a> {
             polling,
             subscribed,
             reported: Instant::now(),
+            wall_clock: WallClock::now(),
             joined: false,
             place_taken: None,
             hand_turn: 0,
@@ -173,6 +176,9 @@ impl<'a> Poller<'a> {
             self.context().refresh(&self.consumer);
         }
         self.context().ask_what_waited();
+        if let Err(failure) = self.wall_clock.look() {
+            self.context().fail(failure);
+        }
         self.joined = self.joined || ffi::is_member(&self.consumer);
         if self.subscribed
             && self.polling.consumer_protocol

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::outcome::{Drained, RunError};
 use super::{Orchestrator, ledger, settings};
+use crate::clock::WallClock;
 use crate::config::Config;
 use crate::health::{Health, WorkerState};
 use crate::identity::Identity;
@@ -248,6 +249,8 @@ impl<T: Transformer> Running<T> {
     async fn run_worker(&self, number: usize, identity: &Identity) -> WorkerReport {
         let health = self.health.worker(number);
         health.state(waits_for_broker(&self.config));
+        // Until the session is there, which looks at the clock itself.
+        let mut clock = WallClock::now();
         let ports = KafkaPorts::open(
             &self.config,
             identity,
@@ -259,6 +262,7 @@ impl<T: Transformer> Running<T> {
         let ports = tokio::select! {
             biased;
             () = self.drain.cancelled() => return nothing_done(End::Drained),
+            failure = clock.broken() => return nothing_done(End::Failed(failure)),
             ports = ports => ports,
         };
         let KafkaPorts {

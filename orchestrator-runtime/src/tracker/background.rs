@@ -8,11 +8,11 @@ use orchestrator_core::{FailureStore, SourcePosition, StoreError};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::built_in::State;
-use super::now_ms;
 use super::queue::Mark;
 use super::spilling::Back;
 use super::watch::{PAGE, Watches};
 use super::writer::{Writer, over_budget};
+use crate::clock::now_ms;
 
 /// The least pause between two tries of a database in trouble.
 const RETRY_AFTER: Duration = Duration::from_millis(250);

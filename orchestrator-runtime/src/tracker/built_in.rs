@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::LedgerSettings;
 use super::guarded::Guarded;
 use super::health::LedgerHealth;
 use super::queue::Mark;
@@ -23,7 +24,7 @@ use super::spilling::Spill;
 use super::upkeep::Upkeep;
 use super::watch::Watches;
 use super::writer::Writer;
-use super::{LedgerSettings, now_ms};
+use crate::clock::now_ms;
 use crate::config::{StorePayload, Strategy};
 use crate::metrics::LedgerMetrics;
 

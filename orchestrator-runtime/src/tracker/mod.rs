@@ -5,7 +5,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use orchestrator_core::{FailureStore, FailureTracker, LedgerIdentity, TrackerError};
 
@@ -232,14 +232,6 @@ fn refused(message: &str) -> TrackerError {
     TrackerError {
         message: message.to_owned(),
     }
-}
-
-/// The wall clock, in milliseconds since 1970.
-fn now_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(all(test, feature = "sqlite"))]

@@ -16,11 +16,11 @@ use tokio::time::{Instant, timeout_at};
 use super::built_in::State;
 use super::drops::DropReason;
 use super::in_flight::InFlight;
-use super::now_ms;
 use super::replay::distinct;
 use super::spill::Entry;
 use super::successes::Successes;
 use super::writer::RowKind;
+use crate::clock::now_ms;
 
 /// So many records at least share a budget, for each statement that may run at once.
 const AT_LEAST: usize = 20;

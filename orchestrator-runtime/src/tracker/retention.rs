@@ -7,10 +7,10 @@ use orchestrator_core::{FailureStore, StoreError, StoreErrorClass};
 use tokio::time::{Instant, sleep};
 
 use super::built_in::State;
-use super::now_ms;
 use super::pace::Pace;
 use super::upkeep::{timed, with_jitter};
 use super::writer::Writer;
+use crate::clock::now_ms;
 
 /// How long after the start, and how often.
 const FIRST_AFTER: Duration = Duration::from_secs(60);

@@ -9,12 +9,12 @@ use orchestrator_core::{FailureStore, Settlement, SourcePosition, StoreError, St
 use tokio::time::{Instant, sleep};
 
 use super::built_in::State;
-use super::now_ms;
 use super::owned::{Owned, Page};
 use super::pace::Pace;
 use super::settled::{Settled, name};
 use super::upkeep::timed;
 use super::writer::{Writer, refused_alone};
+use crate::clock::now_ms;
 
 /// The most rows looked at in one statement.
 pub(super) const PAGE_ROWS: usize = 5_000;

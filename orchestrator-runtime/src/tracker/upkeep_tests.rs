@@ -8,8 +8,9 @@ use tempfile::TempDir;
 
 use super::super::fake_store::{FakeStore, Mood, StoredRow, failed, identity, orders, until};
 use super::super::safeguard::PAGE_ROWS;
-use super::super::{Ledger, LedgerPlan, now_ms};
+use super::super::{Ledger, LedgerPlan};
 use super::*;
+use crate::clock::now_ms;
 use crate::config::Strategy;
 
 const STALE: Duration = Duration::from_secs(300);

@@ -16,8 +16,8 @@ use super::drops::{DropReason, Drops};
 use super::given_up::GivenUp;
 use super::guarded::Guarded;
 use super::health::LedgerHealth;
-use super::now_ms;
 use super::queue::{Mark, Marked, Queue, Work};
+use crate::clock::now_ms;
 use crate::kill_points::{KillPoint, kill_point};
 
 /// See the module.

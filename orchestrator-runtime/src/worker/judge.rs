@@ -2,7 +2,7 @@
 //! about, dead letters are written. Part of the worker.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use orchestrator_core::dead_letter::dead_letter;
 pub(super) use orchestrator_core::judge::brake;
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::settings::WorkerSettings;
 use super::stage::Transformed;
 use super::topics::Topics;
+use crate::clock::now_ms;
 
 /// What the topics that a batch is written to allow, looked up for all of it at once.
 #[derive(Debug, Default)]
@@ -63,12 +64,12 @@ impl Judge {
     /// whatever comes at once with it: a mark with the time of a commit does nothing to a row with a later fence.
     pub(super) fn assigned(&mut self, partition: &SourcePartition) {
         let newer = self.fences.get(partition).map_or(0, |last| last + 1);
-        self.fences.insert(partition.clone(), unix_ms().max(newer));
+        self.fences.insert(partition.clone(), now_ms().max(newer));
     }
 
     /// When a partition was assigned.
     pub(super) fn fence(&self, partition: &SourcePartition) -> i64 {
-        self.fences.get(partition).copied().unwrap_or_else(unix_ms)
+        self.fences.get(partition).copied().unwrap_or_else(now_ms)
     }
 
     /// Looks up the topics that these results are to be written to.
@@ -150,7 +151,7 @@ impl Judge {
             error,
             again,
             brake,
-            unix_ms(),
+            now_ms(),
             self.random.f64(),
         );
         let (reason, after) = match verdict {
@@ -272,14 +273,6 @@ fn remedy(reason: HoldReason, record: &Record) -> String {
     }
 }
 
-fn unix_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,7 +284,7 @@ mod tests {
         for partition in &partitions {
             judge.assigned(partition);
         }
-        let now = unix_ms();
+        let now = now_ms();
         assert!(
             partitions
                 .iter()

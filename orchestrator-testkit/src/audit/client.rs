@@ -21,6 +21,7 @@ pub struct Client {
     servers: String,
     properties: Vec<(String, String)>,
     pub(super) patience: Duration,
+    believes_aborted: bool,
     stop: Arc<AtomicBool>,
 }
 
@@ -42,6 +43,7 @@ impl Client {
             servers: servers.to_owned(),
             properties: Vec::new(),
             patience: PATIENCE,
+            believes_aborted: false,
             stop: Arc::default(),
         }
     }
@@ -50,6 +52,14 @@ impl Client {
     #[must_use]
     pub fn property(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.properties.push((key.into(), value.into()));
+        self
+    }
+
+    /// A bug to be planted, in an auditor that has to be caught with it: it reads what was aborted.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn planted_reading_aborted(mut self) -> Self {
+        self.believes_aborted = true;
         self
     }
 
@@ -111,6 +121,10 @@ impl Client {
         group: &str,
         isolation: Isolation,
     ) -> Result<BaseConsumer, AuditError> {
+        let isolation = match self.believes_aborted {
+            true => Isolation::Uncommitted,
+            false => isolation,
+        };
         let mut config = ClientConfig::new();
         config
             .set("fetch.queue.backoff.ms", "2")

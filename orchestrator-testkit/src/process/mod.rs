@@ -25,6 +25,7 @@ mod watcher;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -43,6 +44,7 @@ use watcher::Watcher;
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long the output of an ended process may still come; a grandchild may hold it open.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(1);
+const SIGKILL: i32 = 9;
 const TAIL_LINES: usize = 30;
 
 /// What can be sent to a process.
@@ -158,12 +160,16 @@ impl Process {
     }
 
     /// Kills it with SIGKILL and waits until it is gone.
-    pub async fn kill(&self) -> Result<ExitStatus, ProcessError> {
-        if let Some(status) = self.status()? {
-            return Ok(status);
-        }
+    ///
+    /// # Errors
+    /// [`ProcessError::Ended`] if it has ended by itself.
+    pub async fn kill(&self) -> Result<(), ProcessError> {
         self.signal(Signal::Kill)?;
-        self.wait(Duration::from_secs(10)).await
+        let status = self.wait(Duration::from_secs(10)).await?;
+        match status.signal() {
+            Some(SIGKILL) => Ok(()),
+            _ => Err(self.ended(status, "it was killed")),
+        }
     }
 
     /// Waits until it has ended, and its output is complete. Ask the status for `code()`, or

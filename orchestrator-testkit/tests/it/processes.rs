@@ -1,10 +1,10 @@
 //! Programs under test: output, signals, ends.
 
-use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use orchestrator_testkit::process::{ProcessError, Program, Signal, Stream};
 use orchestrator_testkit::wait;
+use orchestrator_testkit::wall_clock::WallClock;
 
 const TEN: Duration = Duration::from_secs(10);
 
@@ -68,7 +68,7 @@ async fn a_wait_for_a_line_ends_with_the_process_and_shows_what_it_said() {
 #[tokio::test]
 async fn killed_by_kill_and_by_drop() {
     let process = shell("exec sleep 60").start().unwrap();
-    assert_eq!(process.kill().await.unwrap().signal(), Some(9));
+    process.kill().await.unwrap();
 
     let process = shell("exec sleep 60").start().unwrap();
     let pid = process.pid().to_string();
@@ -80,4 +80,22 @@ async fn killed_by_kill_and_by_drop() {
         !found.unwrap().status.success()
     };
     wait::until("the process is gone", TEN, gone).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_clock_is_stepped_while_a_program_runs() {
+    let script = "while :; do date +%s; sleep 0.05; done";
+    let clock = WallClock::new().unwrap();
+    let process = clock.of(shell(script)).start().unwrap();
+    let seconds = |line: &str| line.parse::<i64>().unwrap();
+    let right = process.wait_for_line(TEN, |_| true).await.unwrap();
+    for step in [7_200, -86_400, 0] {
+        let before = clock.times_read().unwrap();
+        let mark = process.line_count();
+        clock.step_to(step).unwrap();
+        let off = |line: &str| (seconds(line) - seconds(&right) - step).abs() < 60;
+        let off = process.wait_for_line_after(mark, TEN, off).await;
+        off.unwrap();
+        assert!(clock.times_read().unwrap() > before);
+    }
 }

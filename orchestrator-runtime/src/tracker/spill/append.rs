@@ -2,12 +2,12 @@
 //! `Journal::append`. It must never leave half a line with more behind it.
 
 use std::io;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::error::SpillError;
 use super::folder::{self, Lock, SegmentId};
 use super::segment::{Segment, SegmentFile};
 use super::{Entry, Journal, format};
+use crate::clock::now_us;
 
 /// A segment that has grown so large gets no more lines.
 pub(super) const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
@@ -209,12 +209,4 @@ impl Journal {
         self.written_since_scan = 0;
         Ok(())
     }
-}
-
-/// The wall clock, in microseconds since 1970.
-fn now_us() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

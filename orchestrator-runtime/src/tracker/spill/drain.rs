@@ -18,7 +18,7 @@ impl Journal {
     /// nothing waits.
     ///
     /// # Errors
-    /// A file cannot be opened, or one that holds nothing any more cannot be removed.
+    /// The process may open no more files, or one that holds nothing any more cannot be removed.
     pub(in crate::tracker) fn peek(&mut self, max_entries: usize) -> Result<Batch, SpillError> {
         loop {
             let batch = self.read(max_entries.max(1))?;
@@ -41,8 +41,8 @@ impl Journal {
             if segment.is_over() {
                 continue;
             }
-            let file = match File::open(&segment.path) {
-                Ok(file) => file,
+            let read = match File::open(&segment.path) {
+                Ok(file) => segment.read(file, &mut taken, max_entries, MAX_PEEK_BYTES),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     let (file, rows) = (segment.path.display(), segment.rows());
                     tracing::error!(%file, rows, "somebody removed a segment of the spill journal");
@@ -51,9 +51,12 @@ impl Journal {
                     unreadable.push(id.clone());
                     continue;
                 }
-                Err(error) => return Err(SpillError::new("open", &segment.path, error)),
+                Err(error) if is_want(&error) => {
+                    return Err(SpillError::new("open", &segment.path, error));
+                }
+                Err(error) => Err(error),
             };
-            match segment.read(file, &mut taken, max_entries, MAX_PEEK_BYTES) {
+            match read {
                 Ok(place) => until.push((id.clone(), place)),
                 Err(error) => {
                     let file = segment.path.display();
@@ -188,4 +191,13 @@ impl Journal {
         self.locks.insert(journal.to_owned(), lock);
         Ok(Some(rows))
     }
+}
+
+/// Whether the process, or the machine, has too little of something just now. Whatever else keeps a file from being opened
+/// is there as long as the file is.
+fn is_want(error: &io::Error) -> bool {
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE))
 }

@@ -208,6 +208,21 @@ fn a_segment_that_somebody_removed_costs_only_itself() {
 }
 
 #[test]
+fn a_segment_that_can_never_be_opened_keeps_nothing_from_being_read() {
+    let dir = TempDir::new().unwrap();
+    open(&dir).append(&failures(0..3)).unwrap();
+    let older = files(&dir, ".jsonl").remove(0);
+    let mut journal = open(&dir);
+    journal.append(&failures(3..5)).unwrap();
+    // A link to itself.
+    fs::remove_file(&older).unwrap();
+    std::os::unix::fs::symlink(&older, &older).unwrap();
+    assert_eq!(drained_offsets(&mut journal), [3, 4]);
+    assert_eq!((journal.damaged(), journal.is_empty()), (0, true));
+    assert!(older.is_symlink(), "it stays for whoever can open it");
+}
+
+#[test]
 fn a_segment_that_somebody_cut_is_counted() {
     let dir = TempDir::new().unwrap();
     let mut journal = open(&dir);
@@ -226,7 +241,7 @@ fn a_segment_that_somebody_cut_is_counted() {
 fn a_clock_that_goes_back_keeps_the_order() {
     let dir = TempDir::new().unwrap();
     let mut journal = open(&dir);
-    let tomorrow_ms = super::super::now_ms() + 86_400_000;
+    let tomorrow_ms = crate::clock::now_ms() + 86_400_000;
     journal.last_number = tomorrow_ms * 1000;
     journal.append(&failures(0..1)).unwrap();
     drop(journal);

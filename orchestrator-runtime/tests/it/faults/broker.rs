@@ -4,11 +4,14 @@
 //! that transaction when it starts again (KAFKA-20734), and what was aborted is seen, or what was committed is not. It
 //! says so in its log, and such a run proves nothing about us. Nor may a transaction time out until it is back.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orchestrator_testkit::kafka::{Kafka, KafkaOptions};
 use orchestrator_testkit::process::{Process, Signal};
+use orchestrator_testkit::wall_clock::WallClock;
 
+use super::clock::{HOUR, step};
 use super::given;
 use super::scene::{LIMIT, Scene, impatient};
 use super::served::wait_until_all_work;
@@ -72,6 +75,33 @@ async fn a_broker_that_dies_with_transactions_open_ends_nobody() {
     given::bitten(times, "the broker killed with transactions open");
     let inputs = load.stop().await;
     scene.finish(&inputs, &apps).await;
+}
+
+/// Who waits to connect again waits by the wall clock.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_comes_back_after_the_clock_was_set_back_is_found() {
+    let kafka = Kafka::start(impatient().local().quick_restart()).unwrap();
+    let clock = Arc::new(WallClock::new().unwrap());
+    let scene = scene(&kafka)
+        .await
+        .going_by(&clock)
+        .writing_at_once()
+        .with(TRANSACTION_TIMEOUT.0, TRANSACTION_TIMEOUT.1);
+    let load = scene.load(500);
+    let app = scene.start("one");
+    wait_until_all_work(&[&app], 200).await;
+    scene.freeze_in_transaction(&[&app]).await;
+    do_and_wait_until_noticed(&[&app], || {
+        kafka.kill().unwrap();
+        app.signal(Signal::Cont).unwrap();
+    })
+    .await;
+    step(&clock, -HOUR).await;
+    kafka.restart().unwrap();
+    wait_until_passed_again(&scene).await;
+    given::bitten(1, "the clock set back while the broker was away");
+    let inputs = load.stop().await;
+    scene.finish(&inputs, &[&app]).await;
 }
 
 /// By SIGTERM, as for an upgrade, whatever is under way: a transaction that is committed just then may have an unknown

@@ -5,10 +5,15 @@ use std::time::Duration;
 
 /// Seeds whatever is chosen at random: what is given, or always the same.
 pub(crate) fn seed() -> u64 {
-    let given = env::var("ORCHESTRATOR_SEED").ok();
-    let seed = given.map_or(1, |seed| seed.parse().unwrap());
+    let seed = seed_or(1);
     println!("seed {seed}");
     seed
+}
+
+/// What is given as a seed, or this.
+pub(crate) fn seed_or(default: u64) -> u64 {
+    let given = env::var("ORCHESTRATOR_SEED").ok();
+    given.map_or(default, |seed| seed.parse().unwrap())
 }
 
 /// How often each fault has to bite: so often, unless more is asked for.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use orchestrator_testkit::orders::Orders;
-use orchestrator_testkit::process::{Limit, Signal};
+use orchestrator_testkit::process::Limit;
 use orchestrator_testkit::reader::Isolation;
 use orchestrator_testkit::wait;
 
@@ -37,6 +37,7 @@ async fn a_kill_with_an_open_transaction_loses_and_doubles_nothing() {
         // Nobody is left to end it, so what is open now stays open.
         kills += usize::from(scene.has_open_transaction().await);
     }
+    given::bitten(KILLS as u64, "killed with a transaction open");
     let app = scene.start("solo");
     let inputs = load.stop().await;
     wait::until("the open transaction is aborted", LIMIT, async || {
@@ -69,8 +70,7 @@ async fn killed_at_random_times(mode: &str) {
     wait_until_all_work(&[&app], 1).await;
     for _ in 0..times {
         tokio::time::sleep(Duration::from_millis(random.u64(0..600))).await;
-        app.signal(Signal::Kill).unwrap();
-        app.wait(LIMIT).await.unwrap();
+        app.kill().await.unwrap();
         let started = Instant::now();
         app = scene.start("solo");
         wait_until_all_work(&[&app], 1).await;
@@ -113,6 +113,7 @@ async fn a_process_that_gets_no_memory_ends_and_loses_and_doubles_nothing() {
         let ended = app.wait(LIMIT).await.unwrap();
         assert!(!ended.success(), "void: it had memory enough");
     }
+    given::bitten(2, "no more memory");
     let app = scene.start("solo");
     wait_until_all_work(&[&app], 50).await;
     inputs.extend(load.stop().await);

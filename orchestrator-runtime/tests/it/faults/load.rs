@@ -2,7 +2,7 @@
 //! work while something happens to it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use orchestrator_testkit::orders::Orders;
@@ -10,11 +10,15 @@ use orchestrator_testkit::writer::{Position, write};
 use tokio::task::JoinHandle;
 
 use super::exact::{Fate, Input};
+use super::given;
 
 /// Poison among the orders: dead letters must be as exact as outputs.
 const POISON: f64 = 0.005;
 /// Far more than a load ever writes.
 const NUMBERS_EACH: u64 = 10_000_000;
+/// So many loads a process, and seeds that differ.
+const LOADS_MAX: u64 = 1_000;
+const SEEDS: u64 = 100_000;
 
 /// Writes orders to a topic at a steady pace.
 #[derive(Debug)]
@@ -55,7 +59,7 @@ impl Load {
         Self::start_with(bootstrap, topic, per_second, poison, None)
     }
 
-    /// No two loads have an order in common: each has order numbers of its own.
+    /// No two loads have an order in common: each has order numbers of its own, which the seed and their order give.
     fn start_with(
         bootstrap: &str,
         topic: &str,
@@ -63,7 +67,10 @@ impl Load {
         poison: f64,
         to: Option<Vec<i32>>,
     ) -> Self {
-        let first = u64::from(fastrand::u32(..)) * NUMBERS_EACH;
+        // The first numbers are left to orders that are written one by one.
+        static LOADS: AtomicU64 = AtomicU64::new(1);
+        let nth = LOADS.fetch_add(1, Ordering::Relaxed);
+        let first = (given::seed_or(0) % SEEDS * LOADS_MAX + nth) * NUMBERS_EACH;
         let orders = Orders::new(first).poison(poison);
         let stop = Arc::new(AtomicBool::new(false));
         let (began, stopped) = (Instant::now(), stop.clone());

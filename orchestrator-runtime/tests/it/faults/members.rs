@@ -4,12 +4,17 @@
 use super::given;
 use super::pace::Pace;
 use super::scene::{Scene, drain, shared};
-use super::served::wait_until_all_work;
+use super::served::{counted, wait_until_all_work};
 
 const PARTITIONS: i32 = 6;
 const PER_SECOND: u32 = 1_000;
+/// Counts its calls, assign, revoke or lost.
+const REBALANCES: &str = "orch_rebalances_total";
 /// Two members come, one leaves, and one dies.
 const REBALANCES_A_ROUND: u64 = 4;
+/// Somebody comes, somebody leaves, and somebody dies: each time the first has other partitions. Who come at once may share
+/// a rebalance.
+const SEEN_A_ROUND: u64 = 3;
 /// Of its load, in any five seconds.
 const SLOWEST_PERCENT: i64 = 20;
 
@@ -22,6 +27,7 @@ async fn one_three_one(scene: Scene) {
     let first = scene.start("first");
     scene.wait_for_progress(500).await;
     let pace = Pace::watch(&scene);
+    let before = counted(&first, REBALANCES).await;
     let rounds = given::times(2 * REBALANCES_A_ROUND).div_ceil(REBALANCES_A_ROUND);
     for round in 0..rounds {
         let leaves = scene.start(&format!("leaves-{round}"));
@@ -32,6 +38,11 @@ async fn one_three_one(scene: Scene) {
         // Whatever partition it came from: the first alone has passed all that was there.
         scene.wait_until_caught_up().await;
     }
+    let seen = counted(&first, REBALANCES).await - before;
+    assert!(
+        seen >= rounds * SEEN_A_ROUND,
+        "void: only {seen} rebalances in {rounds} rounds"
+    );
     given::bitten(rounds * REBALANCES_A_ROUND, "rebalances");
     let slowest = pace.slowest_percent(PER_SECOND).await;
     given::slowest(slowest);

@@ -4,6 +4,7 @@
 //! once, in order, and that the fault really bit. A run in which it did not is a failed test that says so.
 
 mod broker;
+mod clock;
 pub(crate) mod exact;
 mod frozen;
 mod given;
@@ -14,6 +15,7 @@ mod kill_points;
 mod killed;
 pub(crate) mod load;
 mod members;
+mod metrics;
 mod pace;
 #[cfg(feature = "test-faults")]
 mod planted;

@@ -1,4 +1,4 @@
-//! A record that aborts the process each time it is transformed: processes that are started again and again find it,
+//! A record that ends the process each time it is transformed: processes that are started again and again find it,
 //! and nothing else is lost, doubled or blamed.
 
 use orchestrator_testkit::orders::Orders;
@@ -18,13 +18,13 @@ async fn scene() -> Scene {
     scene.with("ORCH_HTTP_ADDR", "127.0.0.1:0")
 }
 
-async fn write(scene: &Scene, killers: &[u64]) -> Vec<Input> {
+async fn write(scene: &Scene, killers: &[u64], fault: &'static str) -> Vec<Input> {
     let orders = Orders::new(11).range(0..ORDERS).map(|order| {
         let kills = killers.contains(&order.index);
         let partition = (order.index % PARTITIONS as u64) as i32;
         let record = order.into_record().partition(partition);
         if kills {
-            return (record.header("x-fault", "exit"), Fate::DeadLetter);
+            return (record.header("x-fault", fault), Fate::DeadLetter);
         }
         let fate = Fate::of_order(record.value.as_deref().unwrap());
         (record, fate)
@@ -58,14 +58,45 @@ async fn assert_found(app: &Process, restarts: u32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_aborts_the_process_is_found() {
     for killer in [0, 1_600] {
-        let scene = scene().await;
-        let inputs = write(&scene, &[killer]).await;
-        let passed = async |_: &Process| scene.wait_until_passed(&inputs).await;
-        let (app, restarts) = live_until(&scene, passed).await;
-        assert_found(&app, restarts).await;
-        drain(&app).await;
-        scene.judge(&inputs).await.unwrap();
+        is_found(scene().await, killer, "exit").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_overflows_the_stack_is_found() {
+    is_found(scene().await, 1_600, "overflow").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_exhausts_memory_is_found_by_a_pipeline_that_skips() {
+    let scene = scene().await.with("ORCH_FAILURE_MODE", "SKIP_AND_LOG");
+    is_found(scene.in_consumer_protocol(), 1_600, "exhaust").await;
+}
+
+async fn is_found(scene: Scene, killer: u64, fault: &'static str) {
+    let inputs = write(&scene, &[killer], fault).await;
+    let passed = async |_: &Process| scene.wait_until_passed(&inputs).await;
+    let (app, restarts) = live_until(&scene, passed).await;
+    assert_found(&app, restarts).await;
+    drain(&app).await;
+    scene.judge(&inputs).await.unwrap();
+}
+
+/// Switched off, nobody looks for it: the operator passes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_aborts_the_process_does_so_for_ever_without_quarantine() {
+    let scene = scene().await.with("ORCH_CRASH_QUARANTINE_AFTER", "0");
+    let inputs = write(&scene, &[1_600], "exit").await;
+    for _ in 0..=RESTARTS_MAX + 1 {
+        let app = scene.start("solo");
+        let status = app.wait(LIMIT).await.unwrap();
+        assert_eq!(status.code(), None, "it was not aborted: {status}");
+    }
+    let killer = inputs.iter().find(|it| it.fate == Fate::DeadLetter);
+    let Input { topic, at, .. } = killer.unwrap();
+    let position = format!("{topic}:{}:{}", at.partition, at.offset);
+    let scene = scene.with("ORCH_DEAD_LETTER_RECORDS", position);
+    scene.finish(&inputs, &[&scene.start("solo")]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,7 +105,7 @@ async fn a_record_that_aborts_the_process_is_held_under_block_until_an_operator_
         .await
         .with("ORCH_FAILURE_MODE", "ATOMIC")
         .with("ORCH_ATOMIC_ON_POISON", "BLOCK");
-    let inputs = write(&scene, &[1_600]).await;
+    let inputs = write(&scene, &[1_600], "exit").await;
     let killer = inputs.iter().find(|it| it.fate == Fate::DeadLetter);
     let Input { topic, at, .. } = killer.unwrap();
     let position = format!("{topic}:{}:{}", at.partition, at.offset);

@@ -2,15 +2,17 @@
 //! end. It starts nothing by itself.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use orchestrator_runtime::Config;
 use orchestrator_testkit::admin::{Admin, fresh};
+use orchestrator_testkit::audit::{Client, Identity, Ledger, Scope};
 use orchestrator_testkit::kafka::{Kafka, KafkaOptions};
 use orchestrator_testkit::process::{Process, Program, Signal, workspace_binary};
 use orchestrator_testkit::reader::{Isolation, ReadRecord, Until, read_all};
 use orchestrator_testkit::wait;
+use orchestrator_testkit::wall_clock::WallClock;
 use orchestrator_testkit::writer::{WriteRecord, write};
 
 use super::exact::{Fate, Input, check, next_offsets};
@@ -55,6 +57,7 @@ pub(crate) struct Scene {
     pub(crate) group: String,
     variables: BTreeMap<String, String>,
     features: &'static [&'static str],
+    clock: Option<Arc<WallClock>>,
 }
 
 impl Scene {
@@ -77,6 +80,7 @@ impl Scene {
             dlq: format!("{group}.dlq"),
             variables: BTreeMap::new(),
             features: &[],
+            clock: None,
             admin: Admin::new(&bootstrap).unwrap(),
             bootstrap,
             sources,
@@ -117,6 +121,12 @@ impl Scene {
         self
     }
 
+    /// With all programs going by this clock.
+    pub(crate) fn going_by(mut self, clock: &Arc<WallClock>) -> Self {
+        self.clock = Some(Arc::clone(clock));
+        self
+    }
+
     /// In the group protocol of KIP-848, whose sessions are the broker's to set.
     pub(crate) fn in_consumer_protocol(mut self) -> Self {
         self.variables
@@ -138,9 +148,13 @@ impl Scene {
 
     /// The example app, built with these features.
     pub(crate) fn program_built_with(&self, features: &[&str]) -> Program {
-        Program::new(workspace_binary("example-app", features).unwrap())
+        let program = Program::new(workspace_binary("example-app", features).unwrap())
             .envs(self.variables.clone())
-            .env("EXAMPLE_FAULTS", "true")
+            .env("EXAMPLE_FAULTS", "true");
+        match &self.clock {
+            Some(clock) => clock.of(program),
+            None => program,
+        }
     }
 
     /// The example app under this instance id.
@@ -247,6 +261,16 @@ impl Scene {
         read_all(&self.bootstrap, &[topic], isolation, Until::End, LIMIT)
             .await
             .unwrap()
+    }
+
+    /// What an auditor has to look at, with a ledger at this URL.
+    pub(crate) fn audited(&self, ledger: &str) -> Scope {
+        let id = Identity::Json("/order_id".to_owned());
+        let client = Client::new(&self.bootstrap);
+        let mut scope = Scope::new(client, &self.group, &self.sources[0], &self.target, id);
+        scope.dead_letters = vec![self.dlq.clone()];
+        scope.ledger = Some(Ledger::new(ledger, "event_failures").unwrap());
+        scope
     }
 
     /// Waits until every transaction is decided, and that is written: a commit is answered before.

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::scene::LIMIT;
 
 /// Where a process started with `ORCH_HTTP_ADDR=127.0.0.1:0` serves.
-async fn address(process: &Process) -> SocketAddr {
+pub(crate) async fn address(process: &Process) -> SocketAddr {
     let line = process.wait_for_line(LIMIT, |line| line.contains("serving /livez"));
     let line = line.await.unwrap();
     let start = line.find("127.0.0.1:").unwrap();

@@ -205,8 +205,7 @@ impl Storm {
             Event::Leaves => drain(&self.take_mortal().process).await,
             Event::Killed | Event::KilledForLong => {
                 let Member { name, process } = self.take_mortal();
-                process.signal(Signal::Kill).unwrap();
-                process.wait(LIMIT).await.unwrap();
+                process.kill().await.unwrap();
                 if event == Event::KilledForLong {
                     // Whosever it was.
                     self.scene.wait_until_caught_up().await;

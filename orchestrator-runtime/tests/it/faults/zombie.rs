@@ -9,9 +9,11 @@ use orchestrator_testkit::wait;
 
 use super::given;
 use super::scene::{LIMIT, Scene, drain, shared};
-use super::served::wait_until_all_work;
+use super::served::{counted, wait_until_all_work};
 
 const PARTITIONS: i32 = 4;
+/// Counts producers that were given up.
+const REPLACED: &str = "orch_producer_replaced_total";
 /// To stop a process in a transaction.
 const TRIES: u32 = 5;
 
@@ -33,6 +35,7 @@ async fn a_zombie_past_the_transaction_timeout(scene: Scene) {
     let times = given::times(1);
     let mut cut_short = 0;
     for nth in 0..times {
+        let before = counted(&zombie, REPLACED).await;
         cut_short = freeze_and_cut_short(&scene, &zombie, cut_short).await;
 
         let heir = scene.start(&format!("heir-{nth}"));
@@ -41,6 +44,8 @@ async fn a_zombie_past_the_transaction_timeout(scene: Scene) {
         zombie.signal(Signal::Cont).unwrap();
         // It was no twin that fenced it, so it goes on, as a member of the group again.
         wait_until_all_work(&[&zombie, &heir], 50).await;
+        let after = counted(&zombie, REPLACED).await;
+        assert!(after > before, "void: its producer was good enough");
         drain(&heir).await;
     }
     given::bitten(times, "stopped past its transaction time-out");
@@ -108,6 +113,7 @@ async fn a_zombie_within_the_transaction_timeout() {
     );
     zombie.signal(Signal::Cont).unwrap();
     wait_until_all_work(&[&zombie, &heir], 100).await;
+    given::bitten(1, "stopped within its transaction time-out");
     let inputs = load.stop().await;
     scene.finish(&inputs, &[&zombie, &heir]).await;
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use orchestrator_testkit::admin::{Admin, fresh};
 use orchestrator_testkit::audit::{
-    AuditError, Client, Cluster, Identity, Kind, Ledger, Start, audit,
+    AuditError, Client, Cluster, Finding, Identity, Kind, Ledger, Start, audit,
 };
 use orchestrator_testkit::kafka::Kafka;
 use orchestrator_testkit::reader::Isolation;
@@ -37,6 +37,21 @@ async fn audit_of_a_sound_pair_is_clean_whatever_was_aborted() {
     assert_eq!((counts.records, counts.waiting), (36, 4));
     assert_eq!((counts.came_out, counts.failed), (34, 2));
     assert_eq!((counts.outputs, counts.dead_letters), (34, 2));
+}
+
+/// A bug of the auditor itself.
+#[tokio::test]
+async fn planted_in_the_auditor_reading_what_was_aborted_is_found() {
+    let pair = Pair::new(4).await;
+    pair.come_out(0..2, Ending::Abort).await;
+    pair.come_out(0..4, Ending::Commit).await;
+    pair.commit(4);
+    let verdict = pair.audit_with(Client::new(pair.bootstrap)).await;
+    Pair::assert_found(&verdict, &[]);
+    let client = Client::new(pair.bootstrap).planted_reading_aborted();
+    let verdict = pair.audit_with(client).await;
+    let doubled = |found: &Finding| found.what == Kind::Doubled.what();
+    assert!(verdict.findings.iter().any(doubled), "{verdict:?}");
 }
 
 #[tokio::test]

@@ -120,7 +120,11 @@ impl Pair {
     }
 
     pub(super) async fn audit(&self) -> Verdict {
-        let scope = self.scope(Client::new(self.bootstrap));
+        self.audit_with(Client::new(self.bootstrap)).await
+    }
+
+    pub(super) async fn audit_with(&self, client: Client) -> Verdict {
+        let scope = self.scope(client);
         let done = tokio::task::spawn_blocking(|| audit(scope));
         done.await.unwrap().unwrap()
     }

@@ -5,13 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use orchestrator_testkit::audit::{Auditor, Client, Counts, Identity, Ledger, Scope, Verdict};
+use orchestrator_testkit::audit::{Auditor, Counts, Scope, Verdict};
 use sqlx::{Connection, PgConnection};
 
 use super::super::scene::Scene;
 
-/// The ledger's table.
-const TABLE: &str = "event_failures";
 const REST: Duration = Duration::from_secs(1);
 
 pub(super) struct Following {
@@ -24,11 +22,7 @@ pub(super) struct Following {
 impl Following {
     /// Before anything is written.
     pub(super) fn start(scene: &Scene, url: &str) -> Self {
-        let id = Identity::Json("/order_id".to_owned());
-        let client = Client::new(&scene.bootstrap);
-        let mut scope = Scope::new(client, &scene.group, &scene.sources[0], &scene.target, id);
-        scope.dead_letters = vec![scene.dlq.clone()];
-        scope.ledger = Some(Ledger::new(url, TABLE).unwrap());
+        let scope = scene.audited(url);
         let (seen, over) = (Arc::new(Mutex::new(Verdict::default())), Arc::default());
         let (shown, ends) = (Arc::clone(&seen), Arc::clone(&over));
         let thread = thread::spawn(move || follow(scope, &shown, &ends));

@@ -8,6 +8,7 @@ mod steady;
 mod unruly;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orchestrator_testkit::kafka::Kafka;
@@ -15,6 +16,7 @@ use orchestrator_testkit::postgres::{Postgres, PostgresOptions};
 use orchestrator_testkit::proxy::Proxy;
 use orchestrator_testkit::reader::Isolation;
 use orchestrator_testkit::wait;
+use orchestrator_testkit::wall_clock::WallClock;
 use tempfile::tempdir;
 
 use super::given;
@@ -46,7 +48,9 @@ async fn a_soak_with_everything_that_can_happen() {
     let database = Postgres::start(options).unwrap();
     let url = database.create_database("soak").unwrap();
     let spill = tempdir().unwrap();
+    let clock = Arc::new(WallClock::new().unwrap());
     let scene = scene(&kafka, &proxy, &url, spill.path().to_str().unwrap()).await;
+    let scene = scene.going_by(&clock);
     // Every other seed in the other protocol.
     let scene = match seed % 2 {
         0 => scene,
@@ -56,6 +60,7 @@ async fn a_soak_with_everything_that_can_happen() {
         kafka,
         proxy,
         database,
+        clock,
         url,
         bitten: BTreeMap::new(),
     };
@@ -66,11 +71,13 @@ async fn a_soak_with_everything_that_can_happen() {
     storm.spare_the_first();
     // Not before there is a program: it may have to be built.
     let load = storm.scene.load(PER_SECOND);
-    storm.join();
     storm.wait_until_all_work(20).await;
     if given::time().is_some_and(|time| time >= steady::JUDGED_FROM) {
+        // While it is alone: later it may be so again, with as much to do.
         storm.all_sleep(BACKLOG).await;
     }
+    storm.join();
+    storm.wait_until_all_work(20).await;
     let mut steady = Steady::watch(storm.spared().pid());
 
     let (began, time) = (Instant::now(), given::time());
@@ -138,6 +145,8 @@ async fn scene(kafka: &Kafka, proxy: &Proxy, url: &str, spill: &str) -> Scene {
         .with("ORCH_FAILURE_MODE", "SKIP_AND_LOG")
         .with("ORCH_DB_STRATEGY", "LIGHTWEIGHT")
         .with("ORCH_DB_URL", url)
+        // Less than the unruly ones hang.
+        .with("ORCH_TRANSFORM_TIMEOUT_MS", "300")
         .with("ORCH_DB_TIMEOUT_MS", "1000")
         .with("ORCH_DB_BATCH_BUDGET_MS", "1000")
         .with("ORCH_DB_CIRCUIT_FAILURE_THRESHOLD", "2")

@@ -1,6 +1,7 @@
 //! What happens around a group: to its requests, its broker, its database, a process's descriptors, and in its source.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_testkit::kafka::Kafka;
@@ -8,9 +9,11 @@ use orchestrator_testkit::postgres::Postgres;
 use orchestrator_testkit::process::{Limit, Process};
 use orchestrator_testkit::proxy::{Api, Fault, Plan, Proxy};
 use orchestrator_testkit::wait;
+use orchestrator_testkit::wall_clock::WallClock;
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::task::block_in_place;
 
+use super::super::clock::step;
 use super::super::given;
 use super::super::scene::LIMIT;
 use super::super::served::counted;
@@ -48,12 +51,14 @@ pub(super) enum Outside {
     DatabaseLocked,
     /// A process may not open anything any more, and its connections are cut.
     DescriptorsGone,
+    /// The wall clock that all processes go by is stepped.
+    ClockStepped,
     /// Records come that cannot be transformed, decoded, written, or not at once.
     Unruly,
 }
 
 impl Outside {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::RequestsCut,
         Self::AnswersCut,
         Self::CommitLate,
@@ -62,6 +67,7 @@ impl Outside {
         Self::DatabaseSilent,
         Self::DatabaseLocked,
         Self::DescriptorsGone,
+        Self::ClockStepped,
         Self::Unruly,
     ];
 
@@ -76,6 +82,7 @@ pub(super) struct World {
     pub(super) kafka: Kafka,
     pub(super) proxy: Proxy,
     pub(super) database: Postgres,
+    pub(super) clock: Arc<WallClock>,
     /// Of the ledger.
     pub(super) url: String,
     pub(super) bitten: BTreeMap<String, u64>,
@@ -95,7 +102,7 @@ impl World {
                 self.cut(api, Fault::CutAnswer, storm).await;
             }
             Outside::CommitLate => {
-                let late = Duration::from_millis(random.u64(100..400));
+                let late = Duration::from_millis(random.u64(200..400));
                 let plan = Plan::new(Api::EndTxn, Fault::LateRequest(late));
                 self.bites(plan.every(3), 1, "EndTxn late", storm).await;
             }
@@ -143,6 +150,12 @@ impl World {
                 self.proxy.relent();
                 process.limit(Limit::Descriptors, None).unwrap();
                 self.has_bitten("no more descriptors", 1);
+            }
+            Outside::ClockStepped => {
+                let seconds = random.i64(60..7_200);
+                let forward = random.bool();
+                step(&self.clock, if forward { seconds } else { -seconds }).await;
+                self.has_bitten("the wall clock stepped", 1);
             }
             Outside::Unruly => {
                 unruly.come(&storm.scene).await;
