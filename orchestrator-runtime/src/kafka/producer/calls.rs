@@ -2,8 +2,6 @@
 //! by itself, and tells every output that was not taken.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use orchestrator_core::{Output, Record, SourcePartition, Topic};
@@ -142,23 +140,9 @@ impl TransactionalProducer for KafkaProducer {
                 entry.set_metadata(mark.to_string());
             }
         }
-        let (instance, patience) = (self.running()?, self.call_patience());
-        let (client, sent) = (instance.client(), AtomicBool::new(false));
-        // Outputs linger until a flush. They are written while the offsets are, not after them.
-        let flush = || loop {
-            let flushed = ffi::flush(client, LOOK_AT_FAILURES_EVERY);
-            if sent.load(Relaxed) || flushed != Err(Code::OperationTimedOut) {
-                break;
-            }
-        };
-        thread::scope(|scope| {
-            // Without a thread they are written later.
-            let flushing = thread::Builder::new().spawn_scoped(scope, flush);
-            let result = instance.send_offsets_to_transaction(&list, metadata, patience);
-            sent.store(true, Relaxed);
-            drop(flushing);
-            result.map_err(failed)
-        })
+        self.running()?
+            .send_offsets_to_transaction(&list, metadata, self.call_patience())
+            .map_err(failed)
     }
 
     fn commit(&mut self) -> Result<(), TxnError> {
