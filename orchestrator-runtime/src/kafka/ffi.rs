@@ -36,6 +36,17 @@ pub(crate) fn flush<C: ClientContext>(
     }
 }
 
+/// Ends a poll of a client's main queue that is under way on another thread: one that began before the wall clock was
+/// set back lasts for as long as that (`docs/adr/0007-wall-clock.md`).
+pub(crate) fn end_poll<C: ClientContext>(client: &Client<C>) {
+    // SAFETY: the client's pointer is valid; the reference to its queue is given back before it can go away.
+    unsafe {
+        let queue = sys::rd_kafka_queue_get_main(client.native_ptr());
+        sys::rd_kafka_queue_yield(queue);
+        sys::rd_kafka_queue_destroy(queue);
+    }
+}
+
 /// Hands the log lines that wait in a client's main queue to its context, and throws away the errors that wait there:
 /// for a client that nobody polls.
 pub(crate) fn serve_logs<C: ClientContext>(client: &Client<C>) {

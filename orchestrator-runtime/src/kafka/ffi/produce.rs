@@ -14,6 +14,8 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::util::IntoOpaque;
 use sys::rd_kafka_vtype_t as vtype;
 
+use super::end_poll;
+
 /// librdkafka chooses the partition.
 const PARTITION_UNASSIGNED: i32 = -1;
 
@@ -125,6 +127,8 @@ impl<C: ProducerContext + 'static> Drop for TopicProducer<C> {
             // SAFETY: it is ours, of a client that is still there, and not used again.
             unsafe { sys::rd_kafka_topic_destroy(topic.as_ptr()) };
         }
+        // What comes next is to wait for the thread that polls.
+        end_poll(self.producer.client());
     }
 }
 

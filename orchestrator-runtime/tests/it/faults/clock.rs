@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use orchestrator_testkit::process::Process;
+use orchestrator_testkit::usage;
 use orchestrator_testkit::wait;
 use orchestrator_testkit::wall_clock::WallClock;
 use sqlx::Connection;
@@ -24,6 +26,8 @@ const STEPS: [i64; 4] = [2, -1, 24, 0];
 const SOON: Duration = Duration::from_secs(15);
 /// What is logged when a clock was set back.
 const SET_BACK: &str = "the wall clock was set back";
+/// Threads that come and go. Clients that are left asleep have twelve.
+const FEW_THREADS: u64 = 6;
 
 async fn records_go_on(scene: Scene) {
     let clock = Arc::new(WallClock::new().unwrap());
@@ -39,6 +43,7 @@ async fn records_go_on(scene: Scene) {
     let (one, other) = (scene.start("one"), scene.start("other"));
     let apps = [&one, &other];
     wait_until_all_work(&apps, 200).await;
+    let threads = apps.map(threads);
     let mut steps = 0;
     for _ in 0..given::times(STEPS.len() as u64).div_ceil(STEPS.len() as u64) {
         for to in STEPS {
@@ -69,6 +74,11 @@ async fn records_go_on(scene: Scene) {
     let after = began.elapsed();
     assert!(after <= SOON, "passed after {after:?}");
     wait_until_all_work(&apps, 50).await;
+    let gone = wait::until("the old clients' threads have ended", LIMIT, async || {
+        let mut pairs = apps.iter().zip(threads);
+        pairs.all(|(app, before)| self::threads(app) <= before + FEW_THREADS)
+    });
+    gone.await.unwrap();
     inputs.extend(load.stop().await);
     given::bitten(steps, "the wall clock stepped");
     scene.finish(&inputs, &apps).await;
@@ -82,6 +92,10 @@ async fn records_go_on(scene: Scene) {
         .await
         .unwrap();
     assert_eq!(rows, failed.count() as i64);
+}
+
+fn threads(app: &Process) -> u64 {
+    usage::of_tree(app.pid()).unwrap().threads
 }
 
 /// Steps the clock, and waits until programs have looked at it.
