@@ -16,7 +16,8 @@ static ENABLED: LazyLock<bool> =
 static FIRST_SEEN: LazyLock<Mutex<HashMap<DedupKey, Instant>>> = LazyLock::new(Mutex::default);
 
 /// Fails as the record's `x-fault` header asks for: `permanent`, `transient:N` (N times), `infrastructure:MS` (for so
-/// long), `panic`, `hang:MS`, `exit` (aborts the process), `overflow` (of the stack), `exhaust` (of memory). `oversize:BYTES` gives a text of that length.
+/// long), `panic`, `hang:MS`, `exit` (aborts the process), `overflow` (of the stack), `exhaust` (of memory).
+/// `oversize:BYTES` gives a text of that length.
 pub(crate) fn inject(cx: &Context<'_>) -> Result<Option<String>, TransformError> {
     if !*ENABLED {
         return Ok(None);

@@ -326,20 +326,12 @@ fn ends(servers: &str, topic: &str) -> Result<Offsets> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use clap::Parser;
-
     use super::{BedArgs, LedgerScope, attached_ledger};
     use crate::order_audit::WantedRows;
 
-    #[derive(Parser)]
-    struct Program {
-        #[command(flatten)]
-        args: BedArgs,
-    }
-
     fn parse(line: &str) -> Result<BedArgs, clap::Error> {
         let words = ["bed"].into_iter().chain(line.split_whitespace());
-        Program::try_parse_from(words).map(|program| program.args)
+        crate::parsed(words)
     }
 
     #[track_caller]

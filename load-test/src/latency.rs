@@ -12,7 +12,7 @@ use orchestrator_testkit::orders::Orders;
 use crate::Property;
 use crate::bed::{Bed, BedArgs};
 use crate::drive::{self, Run};
-use crate::report::{self, Story};
+use crate::report::Story;
 use crate::soak::report_dir;
 use crate::traffic::{self, Plan, ms};
 
@@ -86,14 +86,8 @@ pub(crate) fn run(args: &LatencyArgs) -> Result<ExitCode> {
         exit,
         open_loop: true,
     };
-    report::write(&story, &folder)?;
     tell(&story);
-    println!("report: {}", folder.join("report.html").display());
-    Ok(if story.is_well() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    story.leave(&folder)
 }
 
 fn complaints(args: &LatencyArgs, run: &Run) -> Vec<String> {
@@ -151,8 +145,5 @@ fn tell(story: &Story<'_>) {
             "note: the generator itself was late, 1 % of the orders by {late:.1} ms and more: a slower rate or a quieter \
              machine says more about the program"
         );
-    }
-    for complaint in &story.complaints {
-        println!("WRONG: {complaint}");
     }
 }

@@ -59,6 +59,13 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A command's own arguments, from words of which the first is its name.
+#[cfg(test)]
+fn parsed<'a, A: clap::Args>(words: impl IntoIterator<Item = &'a str>) -> Result<A, clap::Error> {
+    let command = A::augment_args(clap::Command::new("load-test"));
+    A::from_arg_matches(&command.try_get_matches_from(words)?)
+}
+
 /// `key=value` on the command line.
 #[derive(Clone, Debug)]
 struct Property {

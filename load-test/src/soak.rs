@@ -86,14 +86,8 @@ pub(crate) fn run(args: &SoakArgs) -> Result<ExitCode> {
         open_loop: args.throughput.is_some(),
         complaints,
     };
-    report::write(&story, &folder)?;
     tell(&story);
-    println!("report: {}", folder.join("report.html").display());
-    Ok(if story.is_well() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    story.leave(&folder)
 }
 
 fn plan(args: &SoakArgs, bed: &Bed) -> Result<Plan> {
@@ -178,9 +172,6 @@ fn tell(story: &Story<'_>) {
         quantile(0.99),
         quantile(1.0)
     );
-    for complaint in &story.complaints {
-        println!("WRONG: {complaint}");
-    }
     for finding in story.verdict.iter().flat_map(|verdict| &verdict.findings) {
         println!("WRONG: {finding}");
     }

@@ -49,6 +49,8 @@ pub(crate) struct WallClock {
 impl WallClock {
     /// Steps that are less do little harm, and reading two clocks takes its time.
     const STEP: Duration = Duration::from_secs(1);
+    /// How often it is looked at while nothing else is done.
+    const EVERY: Duration = Duration::from_millis(100);
 
     pub(crate) fn now() -> Self {
         Self {
@@ -56,9 +58,6 @@ impl WallClock {
             showed: SystemTime::now(),
         }
     }
-
-    /// How often it is looked at while nothing else is done.
-    const EVERY: Duration = Duration::from_millis(100);
 
     /// Fails if it was set back since it was looked at before. librdkafka's threads wait until a time of the wall clock: they
     /// would sleep for as long, unless something wakes them (its issue #2145), and above all those that look for a broker

@@ -19,6 +19,8 @@ const BITTEN: &str = "bitten ";
 const RESUMED: &str = "resumed after ";
 /// So many seconds after it has started again one that was killed passes records, 19 times of 20.
 const RESUMED_WITHIN: f64 = 5.0;
+/// What they print of a try in which the fault could not do what it was to do, so that it was made again.
+const VOID: &str = "void: ";
 /// What they print of anything else that was measured.
 const MEASURED: &str = "measured: ";
 /// What they print of the worst five seconds: the percentage of the load that was passed.
@@ -57,6 +59,15 @@ enum What {
     Brokers,
     /// The wall clock is stepped forward and back
     Clocks,
+    /// A PostgreSQL is stopped, paused, locked, slow, read-only or full, connections are lost in COMMIT, the disk of the
+    /// spill journal is full
+    Databases,
+    /// Topics are deleted and made anew, or get more partitions
+    Topics,
+    /// Records cannot be decoded, transformed or written, or not at once
+    Records,
+    /// Records kill the process that works on them
+    Quarantine,
     /// Kills, freezes, twins and rebalances of one to four processes, as the seed has it
     Storms,
     /// All of that, and trouble with requests, the broker, the database, descriptors and records: one round of so many
@@ -81,6 +92,10 @@ impl What {
             Self::Requests => "faults::proxied",
             Self::Brokers => "faults::broker",
             Self::Clocks => "faults::clock",
+            Self::Databases => "ledger::faults",
+            Self::Topics => "faults::topics",
+            Self::Records => "faults::records",
+            Self::Quarantine => "faults::quarantine",
             Self::Storms => "faults::storm",
             Self::Soak => "faults::soak",
         }
@@ -110,6 +125,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let began = Instant::now();
     let mut bitten = BTreeMap::<String, u64>::new();
     let (mut resumed, mut slowest, mut measured) = (Vec::new(), Vec::new(), Vec::new());
+    let mut void = 0;
     for seed in options.seed.. {
         let over =
             options.what.lasts() || began.elapsed() >= Duration::from_secs(60 * options.minutes);
@@ -127,6 +143,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         resumed.extend(round.resumed);
         slowest.extend(round.slowest);
         measured.extend(round.measured);
+        void += round.void;
         let seconds = started.elapsed().as_secs_f64();
         let faults: u64 = bitten.values().sum();
         println!("seed {seed}: {here} faults in {seconds:.0} s, {faults} so far");
@@ -153,6 +170,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let faults: u64 = bitten.values().sum();
     println!("{faults:6} faults, nothing lost, doubled or out of order");
+    if void > 0 {
+        println!("{void:6} void, and made again");
+    }
     if !resumed.is_empty() {
         resumed.sort_by(f64::total_cmp);
         let at = |share: f64| resumed[((resumed.len() - 1) as f64 * share) as usize];
@@ -183,6 +203,7 @@ struct Round {
     resumed: Vec<f64>,
     slowest: Vec<i64>,
     measured: Vec<String>,
+    void: usize,
 }
 
 /// All that is said goes to a file: a round may last.
@@ -232,6 +253,7 @@ fn round(program: &Path, options: &Options, seed: u64, log: &Path) -> Result<Rou
         resumed,
         slowest,
         measured: after(MEASURED),
+        void: after(VOID).len(),
     })
 }
 

@@ -63,7 +63,7 @@ pub(crate) struct AuditArgs {
     /// filtered
     #[arg(long, default_value = "1")]
     outputs: Outputs,
-    /// A record may also have none
+    /// A record may also have none: one whose outputs were lost is taken for filtered then
     #[arg(long)]
     may_filter: bool,
     /// Where the audit begins: beginning (nothing may have been deleted), committed (with the group's offsets as they
@@ -203,21 +203,14 @@ fn tell(verdict: &Verdict) -> ExitCode {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use clap::Parser;
     use clap::error::ErrorKind;
 
     use super::{AuditArgs, dead_letters, scope};
 
-    #[derive(Parser)]
-    struct Program {
-        #[command(flatten)]
-        args: AuditArgs,
-    }
-
     fn parse(more: &[&str]) -> Result<AuditArgs, clap::Error> {
         let least = "audit --bootstrap-servers h:1 --group-id g --source-topic s --target-topic t";
         let words = least.split(' ').chain(more.iter().copied());
-        Program::try_parse_from(words).map(|program| program.args)
+        crate::parsed(words)
     }
 
     #[test]

@@ -269,20 +269,13 @@ fn poisoned(args: &CompareArgs, share: f64) -> u64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use clap::Parser;
     use clap::error::ErrorKind;
 
     use super::{CompareArgs, Rival};
 
-    #[derive(Parser)]
-    struct Program {
-        #[command(flatten)]
-        args: CompareArgs,
-    }
-
     fn parse(more: &[&str]) -> Result<CompareArgs, clap::Error> {
         let words = ["compare"].into_iter().chain(more.iter().copied());
-        Program::try_parse_from(words).map(|program| program.args)
+        crate::parsed(words)
     }
 
     #[test]

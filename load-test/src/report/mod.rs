@@ -8,7 +8,7 @@ mod summary;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
@@ -53,10 +53,24 @@ impl Story<'_> {
     pub(crate) fn is_well(&self) -> bool {
         self.complaints.is_empty() && self.verdict.is_none_or(Verdict::is_clean)
     }
+
+    /// Ends the command: says what is wrong beside the audit's findings, writes the files, and says where they are.
+    pub(crate) fn leave(&self, folder: &Path) -> Result<ExitCode> {
+        for complaint in &self.complaints {
+            println!("WRONG: {complaint}");
+        }
+        write(self, folder)?;
+        println!("report: {}", folder.join("report.html").display());
+        Ok(if self.is_well() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
 }
 
 /// Writes all files.
-pub(crate) fn write(story: &Story<'_>, folder: &Path) -> Result<()> {
+fn write(story: &Story<'_>, folder: &Path) -> Result<()> {
     let summary = summary::of(story);
     let put = |name: &str, text: String| {
         let path = folder.join(name);

@@ -81,6 +81,7 @@ pub(crate) struct Poller<'a> {
     subscribed: bool,
     /// When the broker was last reported to out of turn.
     reported: Instant,
+    /// Looked at in each turn.
     wall_clock: WallClock,
     /// Whether the group has ever taken us in.
     joined: bool,

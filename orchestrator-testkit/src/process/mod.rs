@@ -44,7 +44,8 @@ use watcher::Watcher;
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long the output of an ended process may still come; a grandchild may hold it open.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(1);
-const SIGKILL: i32 = 9;
+/// As an exit status has it.
+pub const SIGKILL: i32 = rustix::process::Signal::KILL.as_raw();
 const TAIL_LINES: usize = 30;
 
 /// What can be sent to a process.
@@ -102,6 +103,18 @@ impl Process {
     pub fn status(&self) -> Result<Option<ExitStatus>, ProcessError> {
         let ended = self.child().try_wait();
         ended.map_err(ProcessError::io(format!("look at {}", self.name)))
+    }
+
+    /// Whether it was stopped by [`Signal::Stop`], all of its threads.
+    pub fn is_stopped(&self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid));
+        let stopped = |thread: fs::DirEntry| {
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // What stands before it may hold anything, even a parenthesis: proc_pid_stat(5).
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, rest)| rest.starts_with('T'))
+        };
+        threads.is_ok_and(|threads| threads.flatten().all(stopped))
     }
 
     /// Sends a signal.

@@ -4,7 +4,7 @@
 //! Debian's faketime does the same but for waits by C11's `cnd_timedwait`, and those are librdkafka's. Needs a C compiler,
 //! as librdkafka does.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -80,7 +80,7 @@ fn library() -> io::Result<PathBuf> {
     let path = folder.join("stepped-clock.so");
     let fresh = folder.join(format!("stepped-clock-{}", std::process::id()));
     let source = fresh.with_extension("c");
-    io::Write::write_all(&mut File::create(&source)?, SOURCE.as_bytes())?;
+    fs::write(&source, SOURCE)?;
     let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
     let mut command = Command::new(&compiler);
     command.args(["-std=gnu11", "-O2", "-fPIC", "-shared", "-pthread", "-o"]);

@@ -9,11 +9,9 @@ use orchestrator_testkit::process::Process;
 use orchestrator_testkit::usage;
 use orchestrator_testkit::wait;
 use orchestrator_testkit::wall_clock::WallClock;
-use sqlx::Connection;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
-use super::exact::Fate;
 use super::given;
+use super::rows;
 use super::scene::{LIMIT, Scene, shared};
 use super::served::wait_until_all_work;
 
@@ -33,12 +31,10 @@ async fn records_go_on(scene: Scene) {
     let clock = Arc::new(WallClock::new().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let ledger = folder.path().join("ledger.db");
-    let scene = scene
+    let scene = rows::noted_in(scene, &ledger)
         .going_by(&clock)
         .with("ORCH_HTTP_ADDR", "127.0.0.1:0")
-        .with("ORCH_FAILURE_MODE", "SKIP_AND_LOG")
-        .with("ORCH_DB_STRATEGY", "LIGHTWEIGHT")
-        .with("ORCH_DB_URL", format!("sqlite://{}", ledger.display()));
+        .with("ORCH_FAILURE_MODE", "SKIP_AND_LOG");
     let load = scene.load(PER_SECOND);
     let (one, other) = (scene.start("one"), scene.start("other"));
     let apps = [&one, &other];
@@ -82,16 +78,8 @@ async fn records_go_on(scene: Scene) {
     inputs.extend(load.stop().await);
     given::bitten(steps, "the wall clock stepped");
     scene.finish(&inputs, &apps).await;
-    let failed = inputs.iter().filter(|input| input.fate == Fate::DeadLetter);
-    let options = SqliteConnectOptions::new().filename(&ledger);
-    let mut ledger = SqliteConnection::connect_with(&options).await.unwrap();
-    let rows =
-        "SELECT count(*) FROM event_failures WHERE status = 'FAILED' AND passed_at IS NOT NULL";
-    let rows: i64 = sqlx::query_scalar(rows)
-        .fetch_one(&mut ledger)
-        .await
-        .unwrap();
-    assert_eq!(rows, failed.count() as i64);
+    let told = rows::failed_and_passed(&mut rows::open(&ledger).await).await;
+    assert_eq!(told, rows::to_fail(&inputs));
 }
 
 fn threads(app: &Process) -> u64 {

@@ -6,13 +6,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use orchestrator_testkit::orders::Orders;
-use orchestrator_testkit::process::{Process, Signal};
-use orchestrator_testkit::wait;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{Connection, Executor};
+use orchestrator_testkit::process::{Process, SIGKILL, Signal};
+use sqlx::Executor;
 
-use super::exact::{Fate, Input};
+use super::exact::Fate;
 use super::given;
+use super::rows;
 use super::scene::{LIMIT, Scene, shared};
 
 /// Points that a process passes while it works, and how often at the most it passes one before it dies there.
@@ -30,18 +29,12 @@ const AT_WORK: [(&str, u64); 11] = [
     ("RowsWritten", 3),
 ];
 const PER_SECOND: u32 = 1_000;
-const SIGKILL: i32 = 9;
-
 /// Longer than a test: only the restart under the same name can end what the killed one left open.
 const TRANSACTION_TIMEOUT_MS: &str = "59000";
 
 async fn scene(mode: &str, partitions: i32, ledger: &Path) -> Scene {
-    let url = format!("sqlite://{}", ledger.display());
-    Scene::new(shared(), 1, partitions)
-        .await
+    rows::noted_in(Scene::new(shared(), 1, partitions).await, ledger)
         .with("ORCH_FAILURE_MODE", mode)
-        .with("ORCH_DB_STRATEGY", "LIGHTWEIGHT")
-        .with("ORCH_DB_URL", url)
         .with(
             "ORCH_KAFKA_PRODUCER_TRANSACTION_TIMEOUT_MS",
             TRANSACTION_TIMEOUT_MS,
@@ -69,28 +62,6 @@ async fn dies(process: &Process, point: (&str, u64)) {
     given::bitten(1, &format!("killed at {} {}", point.0, point.1));
 }
 
-/// Waits until each dead letter has its row, and no other record has one that failed. Whether it was passed may be
-/// unknown: a process that dies between a commit and its note of it tells nobody.
-async fn each_failure_has_its_row(ledger: &Path, inputs: &[Input]) {
-    let expected = inputs.iter().filter(|it| it.fate == Fate::DeadLetter);
-    let expected = expected.count() as i64;
-    let options = SqliteConnectOptions::new().filename(ledger);
-    let mut found = None;
-    let told = wait::until("each failure has its row", LIMIT, async || {
-        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
-        let rows = "SELECT count(*) FROM event_failures WHERE status = 'FAILED'";
-        let rows: i64 = sqlx::query_scalar(rows)
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
-        found = Some(rows);
-        rows == expected
-    });
-    if let Err(error) = told.await {
-        panic!("{error}: {found:?} of {expected}");
-    }
-}
-
 async fn killed_at_every_point(mode: &str) {
     let folder = tempfile::tempdir().unwrap();
     let ledger = folder.path().join("ledger.db");
@@ -115,7 +86,7 @@ async fn killed_at_every_point(mode: &str) {
     given::resumed(started.elapsed());
     let inputs = load.stop().await;
     scene.finish(&inputs, &[&app]).await;
-    each_failure_has_its_row(&ledger, &inputs).await;
+    rows::wait_until_each_failure_has_one(&ledger, &inputs).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,7 +136,7 @@ async fn a_pipeline_is_exact_though_it_is_killed_around_an_abort() {
     }
     let app = start(&scene, None);
     scene.finish(&inputs, &[&app]).await;
-    each_failure_has_its_row(&ledger, &inputs).await;
+    rows::wait_until_each_failure_has_one(&ledger, &inputs).await;
 }
 
 /// The database is locked while rows are spilled, and there again while they are written back.
@@ -182,8 +153,7 @@ async fn the_ledger_is_exact_though_it_is_killed_around_its_spill_journal() {
     let app = start(&scene, Some(("RowsWritten", 2)));
     dies(&app, ("RowsWritten", 2)).await;
 
-    let options = SqliteConnectOptions::new().filename(&ledger);
-    let mut rival = SqliteConnection::connect_with(&options).await.unwrap();
+    let mut rival = rows::open(&ledger).await;
     rival.execute("BEGIN IMMEDIATE").await.unwrap();
     for point in [
         ("Spilling", 1),
@@ -203,5 +173,5 @@ async fn the_ledger_is_exact_though_it_is_killed_around_its_spill_journal() {
     scene.wait_for_progress(200).await;
     let inputs = load.stop().await;
     scene.finish(&inputs, &[&app]).await;
-    each_failure_has_its_row(&ledger, &inputs).await;
+    rows::wait_until_each_failure_has_one(&ledger, &inputs).await;
 }

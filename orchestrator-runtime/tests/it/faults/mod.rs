@@ -7,7 +7,7 @@ mod broker;
 mod clock;
 pub(crate) mod exact;
 mod frozen;
-mod given;
+pub(crate) mod given;
 mod held;
 mod inside;
 #[cfg(feature = "test-faults")]
@@ -23,6 +23,7 @@ mod planted;
 mod proxied;
 mod quarantine;
 mod records;
+mod rows;
 pub(crate) mod scene;
 pub(crate) mod served;
 mod soak;

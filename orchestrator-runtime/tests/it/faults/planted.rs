@@ -8,11 +8,11 @@ use orchestrator_testkit::orders::Orders;
 use orchestrator_testkit::process::{Process, Program, Signal};
 use orchestrator_testkit::reader::Isolation;
 use orchestrator_testkit::wait;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{Connection, Executor};
+use sqlx::Executor;
 
 use super::exact::{Fate, Input, check};
 use super::held::{wait_until_held_by_one, write_poison};
+use super::rows;
 use super::scene::{LIMIT, Scene, shared};
 
 /// Not the name of a bug.
@@ -172,11 +172,8 @@ async fn a_held_record_that_is_skipped_is_found() {
 async fn rows_missing_after_a_kill(bug: &str) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let ledger = folder.path().join("ledger.db");
-    let scene = Scene::new(shared(), 1, 2)
-        .await
+    let scene = rows::noted_in(Scene::new(shared(), 1, 2).await, &ledger)
         .with("ORCH_FAILURE_MODE", "SKIP_AND_LOG")
-        .with("ORCH_DB_STRATEGY", "LIGHTWEIGHT")
-        .with("ORCH_DB_URL", format!("sqlite://{}", ledger.display()))
         .with(
             "ORCH_SPILL_DIR",
             folder.path().join("spill").display().to_string(),
@@ -186,8 +183,7 @@ async fn rows_missing_after_a_kill(bug: &str) -> usize {
     let app = start(&scene, NONE);
     scene.wait_for_progress(500).await;
     end(&app).await;
-    let options = SqliteConnectOptions::new().filename(&ledger);
-    let mut rival = SqliteConnection::connect_with(&options).await.unwrap();
+    let mut rival = rows::open(&ledger).await;
     rival.execute("BEGIN IMMEDIATE").await.unwrap();
     let app = start(&scene, NONE);
     scene.wait_for_progress(3_000).await;
@@ -196,13 +192,7 @@ async fn rows_missing_after_a_kill(bug: &str) -> usize {
     let app = start(&scene, bug);
     let inputs = load.stop().await;
     scene.finish(&inputs, &[&app]).await;
-    let failed = inputs.iter().filter(|input| input.fate == Fate::DeadLetter);
-    let rows = "SELECT count(*) FROM event_failures WHERE status = 'FAILED'";
-    let rows: i64 = sqlx::query_scalar(rows)
-        .fetch_one(&mut rival)
-        .await
-        .unwrap();
-    failed.count() - usize::try_from(rows).unwrap()
+    rows::to_fail(&inputs) - rows::failed(&mut rival).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use orchestrator_testkit::orders::Orders;
 use orchestrator_testkit::process::Process;
 
 use super::exact::{Fate, Input};
+use super::given;
 use super::scene::{LIMIT, Scene, drain, shared};
 use super::served::counted;
 
@@ -80,6 +81,7 @@ async fn is_found(scene: Scene, killer: u64, fault: &'static str) {
     assert_found(&app, restarts).await;
     drain(&app).await;
     scene.judge(&inputs).await.unwrap();
+    given::bitten(1, &format!("processes that a record kills: {fault}"));
 }
 
 /// Switched off, nobody looks for it: the operator passes it.
@@ -97,6 +99,7 @@ async fn a_record_that_aborts_the_process_does_so_for_ever_without_quarantine() 
     let position = format!("{topic}:{}:{}", at.partition, at.offset);
     let scene = scene.with("ORCH_DEAD_LETTER_RECORDS", position);
     scene.finish(&inputs, &[&scene.start("solo")]).await;
+    given::bitten(1, "processes that a record kills for ever");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,4 +131,5 @@ async fn a_record_that_aborts_the_process_is_held_under_block_until_an_operator_
     scene.wait_until_passed(&inputs).await;
     drain(&app).await;
     scene.judge(&inputs).await.unwrap();
+    given::bitten(1, "a record that kills, held");
 }

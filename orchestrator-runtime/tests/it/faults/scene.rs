@@ -274,7 +274,7 @@ impl Scene {
     }
 
     /// Waits until every transaction is decided, and that is written: a commit is answered before.
-    async fn wait_until_all_is_decided(&self) -> Result<(), String> {
+    pub(crate) async fn wait_until_all_is_decided(&self) -> Result<(), String> {
         for topic in [&self.target, &self.dlq] {
             let what = format!("every transaction in {topic} is decided");
             let decided = wait::until(&what, LIMIT, async || {

@@ -18,7 +18,7 @@ const PARTITIONS: i32 = 8;
 const PER_SECOND: u32 = 1_000;
 const MEMBERS_MAX: usize = 4;
 /// Longer than a session, and than a transaction may be open.
-const LONG: Duration = Duration::from_secs(4);
+pub(super) const LONG: Duration = Duration::from_secs(4);
 /// For what they say of themselves when they do not work.
 const TELLING: Duration = Duration::from_secs(8);
 
@@ -147,15 +147,20 @@ impl Storm {
 
     /// All of them stand still for a while, so that there is much to do afterwards.
     pub(super) async fn all_sleep(&self, time: Duration) {
-        let all = |signal| {
-            for process in self.processes() {
-                process.signal(signal).unwrap();
-            }
-        };
-        all(Signal::Stop);
+        self.all_freeze().await;
         tokio::time::sleep(time).await;
-        all(Signal::Cont);
+        self.all_go_on();
         self.wait_until_all_work(20).await;
+    }
+
+    pub(super) async fn all_freeze(&self) {
+        freeze(&self.processes()).await;
+    }
+
+    pub(super) fn all_go_on(&self) {
+        for process in self.processes() {
+            process.signal(Signal::Cont).unwrap();
+        }
     }
 
     /// Shows what each of them says of itself, and whether there is anything to do, for whoever has to find out why they
@@ -214,7 +219,7 @@ impl Storm {
             }
             Event::Frozen => {
                 let frozen = self.take_any();
-                frozen.process.signal(Signal::Stop).unwrap();
+                freeze(&[&frozen.process]).await;
                 let time = Duration::from_millis(self.random.u64(10..1_000));
                 tokio::time::sleep(time).await;
                 frozen.process.signal(Signal::Cont).unwrap();
@@ -222,7 +227,7 @@ impl Storm {
             }
             Event::FrozenForLong => {
                 let frozen = self.take_any();
-                frozen.process.signal(Signal::Stop).unwrap();
+                freeze(&[&frozen.process]).await;
                 let since = Instant::now();
                 self.scene.wait_until_caught_up().await;
                 tokio::time::sleep(LONG.saturating_sub(since.elapsed())).await;
@@ -260,6 +265,17 @@ impl Storm {
             given::bitten(*times, &format!("{event:?}"));
         }
     }
+}
+
+/// Stops processes, and sees that they stand still.
+async fn freeze(processes: &[&Process]) {
+    for process in processes {
+        process.signal(Signal::Stop).unwrap();
+    }
+    let still = wait::until("they stand still", LIMIT, async || {
+        processes.iter().all(|process| process.is_stopped())
+    });
+    still.await.unwrap();
 }
 
 async fn a_storm(scene: Scene) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use orchestrator_testkit::writer::WriteRecord;
 
 use super::super::exact::{Fate, Input};
+use super::super::given;
 use super::super::scene::{LIMIT, Scene, drain, shared};
 use super::{FAULTY_AT, orders_with_fault};
 
@@ -99,6 +100,13 @@ async fn poison_becomes_dead_letters(mode: &str) {
     for words in ["x-fault: infrastructure:300", "ORCH_TRANSFORM_TIMEOUT_MS"] {
         assert!(lines.iter().any(|line| line.contains(words)), "no {words}");
     }
+    tell();
+}
+
+fn tell() {
+    for fault in POISON.iter().map(|(fault, ..)| fault).chain(&PASSING) {
+        given::bitten(1, &format!("records: {fault}"));
+    }
 }
 
 fn header<'a>(letter: &'a orchestrator_testkit::reader::ReadRecord, name: &str) -> &'a str {
@@ -137,4 +145,5 @@ async fn block_holds_each_fault_alone() {
     }
     drain(&app).await;
     scene.judge(&inputs).await.unwrap();
+    tell();
 }

@@ -9,6 +9,7 @@ use orchestrator_testkit::orders::expected_output;
 use orchestrator_testkit::reader::Isolation;
 
 use super::super::exact::{Fate, Input};
+use super::super::given;
 use super::super::inside::Inside;
 use super::super::scene::{Scene, shared};
 use super::{FAULTY_AT, orders_with_fault};
@@ -60,6 +61,10 @@ async fn topics_that_do_not_exist(mode: &str) {
     assert_eq!(drained.counts.dead_letters, headers.len() as u64);
     scene.judge(&inputs).await.unwrap();
     assert_eq!(scene.read(&elsewhere, Isolation::Committed).await.len(), 1);
+    given::bitten(
+        headers.len() as u64,
+        "records: outputs for no topic, or too many",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,4 +123,5 @@ async fn what_only_the_broker_refuses_is_that_records_failure_too() {
     assert_eq!((drained.counts.failed, drained.counts.dead_letters), (1, 1));
     scene.judge(&inputs).await.unwrap();
     assert_eq!(scene.read(&elsewhere, Isolation::Committed).await.len(), 1);
+    given::bitten(1, "records: an output that only the broker refuses");
 }

@@ -11,6 +11,7 @@ use orchestrator_testkit::wait;
 use orchestrator_testkit::writer::WriteRecord;
 
 use super::super::exact::{Fate, Input, next_offsets};
+use super::super::given;
 use super::super::inside::Inside;
 use super::super::scene::{LIMIT, Scene, shared};
 
@@ -105,6 +106,10 @@ async fn all_are_done(scene: &Scene, inputs: &[Input], inside: Inside) {
     scene.judge(inputs).await.unwrap();
     let all = (i64::from(PARTITIONS) * RECORDS) as u64;
     assert_eq!((drained.counts.ok, drained.counts.failed), (all, 0));
+    given::bitten(
+        u64::from(WAITING.unsigned_abs()),
+        "records: that wait, or hang",
+    );
 }
 
 async fn infrastructure_that_is_down(mode: &str) {

@@ -29,6 +29,7 @@ use unruly::Unruly;
 
 use crate::ledger::bed::FEATURES;
 
+const DATABASE: &str = "soak";
 const PARTITIONS: i32 = 8;
 /// As many as there are in the end, if there is time to notice.
 const MORE_PARTITIONS: i32 = 10;
@@ -43,10 +44,10 @@ const FEW: u64 = 10;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_soak_with_everything_that_can_happen() {
     let seed = given::seed();
-    let (kafka, proxy) = Proxy::start(impatient()).unwrap();
+    let (kafka, proxy) = Proxy::start(impatient().local().quick_restart()).unwrap();
     let options = PostgresOptions::new().own().setting("fsync", "off");
     let database = Postgres::start(options).unwrap();
-    let url = database.create_database("soak").unwrap();
+    let url = database.create_database(DATABASE).unwrap();
     let spill = tempdir().unwrap();
     let clock = Arc::new(WallClock::new().unwrap());
     let scene = scene(&kafka, &proxy, &url, spill.path().to_str().unwrap()).await;
@@ -145,6 +146,8 @@ async fn scene(kafka: &Kafka, proxy: &Proxy, url: &str, spill: &str) -> Scene {
         .with("ORCH_FAILURE_MODE", "SKIP_AND_LOG")
         .with("ORCH_DB_STRATEGY", "LIGHTWEIGHT")
         .with("ORCH_DB_URL", url)
+        // For what never has an answer.
+        .with("ORCH_KAFKA_SOCKET_TIMEOUT_MS", "3000")
         // Less than the unruly ones hang.
         .with("ORCH_TRANSFORM_TIMEOUT_MS", "300")
         .with("ORCH_DB_TIMEOUT_MS", "1000")

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orchestrator_testkit::kafka::Kafka;
 use orchestrator_testkit::postgres::Postgres;
@@ -10,16 +10,17 @@ use orchestrator_testkit::process::{Limit, Process};
 use orchestrator_testkit::proxy::{Api, Fault, Plan, Proxy};
 use orchestrator_testkit::wait;
 use orchestrator_testkit::wall_clock::WallClock;
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::task::block_in_place;
 
 use super::super::clock::step;
 use super::super::given;
 use super::super::scene::LIMIT;
 use super::super::served::counted;
-use super::super::storm::Storm;
-use super::Unruly;
+use super::super::storm::{LONG, Storm};
+use super::{DATABASE, Unruly};
 
+/// Those of a transaction come first.
 const CUT: [Api; 6] = [
     Api::AddPartitionsToTxn,
     Api::Produce,
@@ -28,8 +29,17 @@ const CUT: [Api; 6] = [
     Api::EndTxn,
     Api::Fetch,
 ];
+const OF_TRANSACTIONS: usize = 5;
 /// Times that each is cut before something else happens.
 const CUTS: u64 = 3;
+/// Each statement that writes takes longer than `ORCH_DB_TIMEOUT_MS`.
+const SLOW: &str = "CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
+    'BEGIN PERFORM pg_sleep(1.5); RETURN NULL; END';
+    CREATE TRIGGER slow BEFORE INSERT OR UPDATE ON event_failures \
+    FOR EACH STATEMENT EXECUTE FUNCTION slow()";
+const FAST: &str = "DROP TRIGGER slow ON event_failures";
+const END_IN_COMMIT: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+    WHERE application_name = 'orchestrator' AND wait_event = 'SyncRep'";
 /// Standard streams and little else are below.
 const DESCRIPTORS: u64 = 8;
 
@@ -39,16 +49,24 @@ pub(super) enum Outside {
     RequestsCut,
     /// Connections are cut instead of the answer to one of some kind.
     AnswersCut,
+    /// A request of a transaction, or the answer to one, never arrives, and the connection stays.
+    Lost,
     /// A commit reaches the broker after its repetition.
     CommitLate,
     /// The broker stands still.
     BrokerSilent,
+    /// The broker is killed, or told to end, and comes back.
+    BrokerEnded,
     /// The database ends at once, and comes back.
     DatabaseEnded,
     /// The database stands still with all its connections.
     DatabaseSilent,
     /// Somebody locks the ledger's table.
     DatabaseLocked,
+    /// Statements that write take longer than they may.
+    DatabaseSlow,
+    /// Connections to the database are lost in the middle of COMMIT.
+    DatabaseCutInCommit,
     /// A process may not open anything any more, and its connections are cut.
     DescriptorsGone,
     /// The wall clock that all processes go by is stepped.
@@ -58,14 +76,18 @@ pub(super) enum Outside {
 }
 
 impl Outside {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::RequestsCut,
         Self::AnswersCut,
+        Self::Lost,
         Self::CommitLate,
         Self::BrokerSilent,
+        Self::BrokerEnded,
         Self::DatabaseEnded,
         Self::DatabaseSilent,
         Self::DatabaseLocked,
+        Self::DatabaseSlow,
+        Self::DatabaseCutInCommit,
         Self::DescriptorsGone,
         Self::ClockStepped,
         Self::Unruly,
@@ -101,6 +123,15 @@ impl World {
                 let api = CUT[random.usize(..CUT.len())];
                 self.cut(api, Fault::CutAnswer, storm).await;
             }
+            Outside::Lost => {
+                let api = CUT[random.usize(..OF_TRANSACTIONS)];
+                let fault = match random.bool() {
+                    true => Fault::LoseRequest,
+                    false => Fault::LoseAnswer,
+                };
+                let what = format!("{api:?} {fault:?}");
+                self.bites(Plan::new(api, fault), 1, &what, storm).await;
+            }
             Outside::CommitLate => {
                 let late = Duration::from_millis(random.u64(200..400));
                 let plan = Plan::new(Api::EndTxn, Fault::LateRequest(late));
@@ -112,6 +143,10 @@ impl World {
                 tokio::time::sleep(time).await;
                 self.kafka.resume().unwrap();
                 self.has_bitten("the broker silent", 1);
+            }
+            Outside::BrokerEnded => {
+                let killed = random.bool();
+                self.broker_ends(killed, storm).await;
             }
             Outside::DatabaseEnded => {
                 block_in_place(|| self.database.stop_immediate().unwrap());
@@ -136,9 +171,20 @@ impl World {
                 self.is_well_again(storm.spared(), "the ledger's table locked")
                     .await;
             }
+            Outside::DatabaseSlow => {
+                self.sql(SLOW);
+                until_circuit(storm.spared(), true).await;
+                self.sql(FAST);
+                self.is_well_again(storm.spared(), "the database slow")
+                    .await;
+            }
+            Outside::DatabaseCutInCommit => {
+                self.cut_in_commit().await;
+                self.is_well_again(storm.spared(), "COMMIT cut").await;
+            }
             Outside::DescriptorsGone => {
                 let process = storm.spared();
-                let before = process.line_count();
+                let (before, began) = (process.line_count(), Instant::now());
                 process
                     .limit(Limit::Descriptors, Some(DESCRIPTORS))
                     .unwrap();
@@ -149,6 +195,7 @@ impl World {
                 told.await.unwrap();
                 self.proxy.relent();
                 process.limit(Limit::Descriptors, None).unwrap();
+                println!("it had none after {:?}", began.elapsed());
                 self.has_bitten("no more descriptors", 1);
             }
             Outside::ClockStepped => {
@@ -163,6 +210,42 @@ impl World {
             }
         }
         storm.wait_until_all_work(20).await;
+    }
+
+    /// While all stand still and every transaction is decided: a broker that ends while it completes one may forget its
+    /// markers (KAFKA-20734). So nobody's transaction, nor anybody's place in the group, lives through it.
+    async fn broker_ends(&mut self, killed: bool, storm: &Storm) {
+        storm.all_freeze().await;
+        tokio::time::sleep(LONG).await;
+        storm.scene.wait_until_all_is_decided().await.unwrap();
+        match killed {
+            true => self.kafka.kill().unwrap(),
+            false => self.kafka.terminate().unwrap(),
+        }
+        storm.all_go_on();
+        self.kafka.restart().unwrap();
+        let what = match killed {
+            true => "the broker killed",
+            false => "the broker told to end",
+        };
+        self.has_bitten(what, 1);
+    }
+
+    fn sql(&self, statements: &str) {
+        block_in_place(|| self.database.sql(DATABASE, statements).unwrap());
+    }
+
+    async fn cut_in_commit(&self) {
+        let mut admin = PgConnection::connect(&self.url).await.unwrap();
+        // With a standby to wait for, COMMIT takes effect and is not answered.
+        wait_for_standby(&mut admin, "one_that_is_not_there").await;
+        let mut cut = 0;
+        let all_cut = wait::until("connections are lost in COMMIT", LIMIT, async || {
+            cut += admin.fetch_all(END_IN_COMMIT).await.unwrap().len() as u64;
+            cut >= CUTS
+        });
+        all_cut.await.unwrap();
+        wait_for_standby(&mut admin, "").await;
     }
 
     /// Of the database.
@@ -197,6 +280,12 @@ impl World {
             given::bitten(*times, what);
         }
     }
+}
+
+async fn wait_for_standby(admin: &mut PgConnection, name: &str) {
+    let alter = format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'");
+    admin.execute(AssertSqlSafe(alter)).await.unwrap();
+    admin.execute("SELECT pg_reload_conf()").await.unwrap();
 }
 
 /// Waits until a process leaves its database alone, or does not any more.

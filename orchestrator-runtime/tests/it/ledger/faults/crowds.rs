@@ -62,7 +62,8 @@ async fn shared_while_it_is_away() {
         assert_eq!(dropped == 0, spills, "{dropped} were dropped");
         drain(&second).await;
     };
-    through_an_outage(&server, pipelines, during, after).await;
+    let what = "a process joined while the database was away";
+    through_an_outage(what, &server, pipelines, during, after).await;
 }
 
 /// The first is killed during the outage and never comes back: whoever has its folder writes what it has left.
@@ -91,5 +92,6 @@ async fn inherited_while_it_is_away() {
         drain(&heir).await;
         bed.settles(&lives).await;
     };
-    through_an_outage(&server, pipelines, during, after).await;
+    let what = "a process died for good while the database was away";
+    through_an_outage(what, &server, pipelines, during, after).await;
 }

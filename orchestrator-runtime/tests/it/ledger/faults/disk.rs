@@ -10,6 +10,7 @@ use super::super::table::Table;
 use super::super::truth::{Mode, Offsets, Strategy};
 use super::ends::dropped_by_the_log;
 use super::server;
+use crate::faults::given;
 use crate::faults::scene::{LIMIT, drain};
 use crate::faults::served::{counted, wait_until_all_work};
 
@@ -58,4 +59,5 @@ async fn a_journal_on_a_full_disk_costs_the_rows_that_are_counted() {
     let dropped = dropped_by_the_log(&app);
     let judged = bed.settles_with(&lives, |judged| judged.missing <= dropped);
     assert_eq!(judged.await.missing, dropped);
+    given::bitten(1, "the disk of the spill journal full");
 }

@@ -11,6 +11,7 @@ use super::super::table::Table;
 use super::super::truth::{Life, Mode, Offsets, Strategy};
 use super::pipeline::Pipeline;
 use super::{FOUR, pipelines, server, through_an_outage};
+use crate::faults::given;
 use crate::faults::scene::drain;
 use crate::faults::served::wait_until_all_work;
 
@@ -67,7 +68,8 @@ async fn drained_while_it_is_away() {
         let judged = bed.settles_with(&lives, |judged| judged.missing <= dropped);
         assert_eq!(judged.await.missing, dropped);
     };
-    through_an_outage(&server, pipelines, during, after).await;
+    let what = "drained while the database was away";
+    through_an_outage(what, &server, pipelines, during, after).await;
 }
 
 /// The server is not there at the start, and its database has no table yet.
@@ -95,4 +97,5 @@ async fn started_while_it_is_away() {
         drain(app).await;
         bed.settles(&lives).await;
     }
+    given::bitten(apps.len() as u64, "started while the database was away");
 }

@@ -20,11 +20,14 @@ use tokio::task::block_in_place;
 use pipeline::Pipeline;
 
 use super::truth::Strategy;
+use crate::faults::given;
 use crate::faults::scene::LIMIT;
 
 /// What a fault has to leave behind, so that it is known to have bitten.
 #[derive(Clone, Copy, Debug)]
 struct Bite {
+    /// What happens.
+    what: &'static str,
     /// The class of errors that the database has to have given each pipeline.
     class: Option<&'static str>,
     /// Whether it lasts for so long that the breaker opens, and rows are dropped where there is no journal.
@@ -64,6 +67,7 @@ async fn pipelines_with(
 
 /// Stops the server, does something with each pipeline, starts the server and does the rest.
 async fn through_an_outage<S>(
+    what: &str,
     server: &Postgres,
     pipelines: Vec<Pipeline>,
     during: impl AsyncFn(Pipeline) -> S,
@@ -72,7 +76,8 @@ async fn through_an_outage<S>(
     block_in_place(|| server.stop_immediate().unwrap());
     let states = join_all(pipelines.into_iter().map(|pipeline| during(pipeline))).await;
     block_in_place(|| server.restart().unwrap());
-    join_all(states.into_iter().map(|state| after(state))).await;
+    let judged = join_all(states.into_iter().map(|state| after(state))).await;
+    given::bitten(judged.len() as u64, what);
 }
 
 /// The same with RELIABLE, which is at the database with several statements at once.
@@ -139,6 +144,7 @@ async fn survives(
     let ends = pipelines.map(|pipeline| pipeline.finish(bite));
     let findings: Vec<String> = join_all(ends).await.into_iter().flatten().collect();
     assert!(findings.is_empty(), "{}", findings.join("\n"));
+    given::bitten(which.len() as u64, bite.what);
 }
 
 /// The time that a fault lasts: there is nothing to wait for but that.

@@ -13,6 +13,7 @@ use super::{Bite, FOUR, lasts, server, survives};
 async fn a_server_that_is_stopped_for_20_s() {
     let server = server(PostgresOptions::new());
     let bite = Bite {
+        what: "the database stopped",
         class: Some("unavailable"),
         opens: true,
         begins: 1,
@@ -30,6 +31,7 @@ async fn a_server_that_is_stopped_for_20_s() {
 async fn a_server_that_is_paused_in_bursts() {
     let server = server(PostgresOptions::new());
     let bite = Bite {
+        what: "the database paused",
         class: Some("timeout"),
         opens: true,
         begins: 3,
@@ -56,6 +58,7 @@ async fn a_server_whose_connections_are_taken_by_idle_clients() {
     let options = PostgresOptions::new().max_connections(CONNECTIONS);
     let server = server(options.setting("superuser_reserved_connections", "0"));
     let bite = Bite {
+        what: "connections of the database used up",
         class: Some("exhausted"),
         opens: true,
         begins: 1,
@@ -88,6 +91,7 @@ async fn end_ours(admin: &mut PgConnection) {
 async fn a_server_that_is_read_only() {
     let server = server(PostgresOptions::new());
     let bite = Bite {
+        what: "the database read-only",
         class: Some("unavailable"),
         opens: true,
         begins: 1,

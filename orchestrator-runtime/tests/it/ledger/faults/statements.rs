@@ -19,6 +19,7 @@ const IN_COMMIT_MIN: usize = 10;
 async fn a_table_that_is_locked_for_10_s() {
     let server = server(PostgresOptions::new());
     let bite = Bite {
+        what: "the ledger's table locked",
         class: Some("timeout"),
         opens: true,
         begins: 1,
@@ -45,6 +46,7 @@ async fn a_table_that_is_locked_for_10_s() {
 async fn statements_that_are_too_slow() {
     let server = server(PostgresOptions::new());
     let bite = Bite {
+        what: "the database too slow",
         class: Some("timeout"),
         opens: true,
         begins: 1,
@@ -72,6 +74,7 @@ async fn statements_that_are_too_slow() {
 async fn connections_that_are_lost_50_times() {
     let server = server(PostgresOptions::new());
     let bite = Bite {
+        what: "connections to the database lost, some in COMMIT",
         // Chance picks the connections: not every pipeline need lose one.
         class: None,
         opens: false,

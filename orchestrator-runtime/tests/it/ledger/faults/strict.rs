@@ -48,7 +48,8 @@ async fn partitions_are_held_while_it_is_away() {
         drain(&app).await;
         bed.settles(&lives).await;
     };
-    through_an_outage(&server, pipelines, during, after).await;
+    let what = "held while the database was away";
+    through_an_outage(what, &server, pipelines, during, after).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,5 +77,6 @@ async fn killed_while_it_is_away() {
         drain(&app).await;
         bed.settles(&lives).await;
     };
-    through_an_outage(&server, pipelines, during, after).await;
+    let what = "killed while the database was away";
+    through_an_outage(what, &server, pipelines, during, after).await;
 }
