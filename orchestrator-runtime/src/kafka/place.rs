@@ -10,7 +10,7 @@
 //! the protocol of KIP-848 may take its place in turn. See `docs/adr/0003-group-membership.md`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,8 @@ pub(crate) enum PlaceError {
 pub(crate) struct Name {
     group: String,
     name: String,
+    /// The broker that is asked first.
+    coordinator: Arc<AtomicI32>,
 }
 
 impl Name {
@@ -64,7 +66,11 @@ impl Name {
     pub(crate) fn of(config: &ClientConfig) -> Option<Self> {
         let of_config = |property| config.get(property).map(str::to_owned);
         let (group, name) = (of_config("group.id")?, of_config("group.instance.id")?);
-        Some(Self { group, name })
+        Some(Self {
+            group,
+            name,
+            coordinator: Arc::default(),
+        })
     }
 
     /// The place that members with these settings leave behind, if they do.
@@ -129,7 +135,12 @@ impl Name {
         client: &Client<C>,
         patience: Duration,
     ) -> Result<Option<String>, String> {
-        ffi::member_of_name(client, &self.group, &self.name, patience)
+        let Self {
+            group,
+            name,
+            coordinator,
+        } = self;
+        ffi::member_of_name(client, coordinator, group, name, patience)
     }
 }
 

@@ -77,6 +77,40 @@ async fn a_broker_that_dies_with_transactions_open_ends_nobody() {
     scene.finish(&inputs, &apps).await;
 }
 
+/// For so long that members of KIP-848 ask who has their place, and have no answer. librdkafka ends a process that asks as is
+/// usual, once the broker is back (its issue #4605).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_away_for_long_ends_nobody_in_kip_848() {
+    let kafka = Kafka::start(impatient().local().quick_restart()).unwrap();
+    let scene = scene(&kafka)
+        .await
+        .in_consumer_protocol()
+        .writing_at_once()
+        .with("RUST_LOG", "info,orchestrator_runtime::kafka::place=debug")
+        .with(TRANSACTION_TIMEOUT.0, TRANSACTION_TIMEOUT.1);
+    let load = scene.load(500);
+    let (one, other) = (scene.start("one"), scene.start("other"));
+    let apps = [&one, &other];
+    wait_until_all_work(&apps, 200).await;
+    scene.freeze_in_transaction(&apps).await;
+    do_and_wait_until_noticed(&apps, || {
+        kafka.kill().unwrap();
+        for app in apps {
+            app.signal(Signal::Cont).unwrap();
+        }
+    })
+    .await;
+    for app in apps {
+        let asked = app.wait_for_line(LIMIT, |line| line.contains("cannot be found out"));
+        asked.await.unwrap();
+    }
+    kafka.restart().unwrap();
+    wait_until_passed_again(&scene).await;
+    given::bitten(1, "the broker away while members ask for their place");
+    let inputs = load.stop().await;
+    scene.finish(&inputs, &apps).await;
+}
+
 /// Who waits to connect again waits by the wall clock.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_comes_back_after_the_clock_was_set_back_is_found() {

@@ -147,7 +147,7 @@ async fn scene(kafka: &Kafka, proxy: &Proxy, url: &str, spill: &str) -> Scene {
         .with("ORCH_DB_STRATEGY", "LIGHTWEIGHT")
         .with("ORCH_DB_URL", url)
         // For what never has an answer.
-        .with("ORCH_KAFKA_SOCKET_TIMEOUT_MS", "3000")
+        .with("ORCH_KAFKA_SOCKET_TIMEOUT_MS", "1500")
         // Less than the unruly ones hang.
         .with("ORCH_TRANSFORM_TIMEOUT_MS", "300")
         .with("ORCH_DB_TIMEOUT_MS", "1000")
