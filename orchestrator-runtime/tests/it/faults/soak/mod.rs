@@ -29,7 +29,6 @@ use unruly::Unruly;
 
 use crate::ledger::bed::FEATURES;
 
-const DATABASE: &str = "soak";
 const PARTITIONS: i32 = 8;
 /// As many as there are in the end, if there is time to notice.
 const MORE_PARTITIONS: i32 = 10;
@@ -47,7 +46,7 @@ async fn a_soak_with_everything_that_can_happen() {
     let (kafka, proxy) = Proxy::start(impatient().local().quick_restart()).unwrap();
     let options = PostgresOptions::new().own().setting("fsync", "off");
     let database = Postgres::start(options).unwrap();
-    let url = database.create_database(DATABASE).unwrap();
+    let url = database.create_database("soak").unwrap();
     let spill = tempdir().unwrap();
     let clock = Arc::new(WallClock::new().unwrap());
     let scene = scene(&kafka, &proxy, &url, spill.path().to_str().unwrap()).await;

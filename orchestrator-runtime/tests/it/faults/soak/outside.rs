@@ -18,7 +18,7 @@ use super::super::given;
 use super::super::scene::LIMIT;
 use super::super::served::counted;
 use super::super::storm::{LONG, Storm};
-use super::{DATABASE, Unruly};
+use super::Unruly;
 
 /// Those of a transaction come first.
 const CUT: [Api; 6] = [
@@ -172,9 +172,9 @@ impl World {
                     .await;
             }
             Outside::DatabaseSlow => {
-                self.sql(SLOW);
+                self.sql(SLOW).await;
                 until_circuit(storm.spared(), true).await;
-                self.sql(FAST);
+                self.sql(FAST).await;
                 self.is_well_again(storm.spared(), "the database slow")
                     .await;
             }
@@ -231,8 +231,10 @@ impl World {
         self.has_bitten(what, 1);
     }
 
-    fn sql(&self, statements: &str) {
-        block_in_place(|| self.database.sql(DATABASE, statements).unwrap());
+    async fn sql(&self, statements: &'static str) {
+        let mut admin = PgConnection::connect(&self.url).await.unwrap();
+        let done = sqlx::raw_sql(statements).execute(&mut admin);
+        done.await.unwrap();
     }
 
     async fn cut_in_commit(&self) {
