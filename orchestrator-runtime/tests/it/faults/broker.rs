@@ -46,6 +46,19 @@ async fn do_and_wait_until_noticed(processes: &[&Process], what: impl FnOnce()) 
     }
 }
 
+/// Kills the broker while each process stands still in a transaction, and waits until all have noticed.
+async fn dies_in_transactions(kafka: &Kafka, scene: &Scene, apps: &[&Process]) {
+    wait_until_all_work(apps, 200).await;
+    scene.freeze_in_transaction(apps).await;
+    do_and_wait_until_noticed(apps, || {
+        kafka.kill().unwrap();
+        for app in apps {
+            app.signal(Signal::Cont).unwrap();
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_dies_with_transactions_open_ends_nobody() {
     let kafka = Kafka::start(impatient().local().quick_restart()).unwrap();
@@ -59,15 +72,7 @@ async fn a_broker_that_dies_with_transactions_open_ends_nobody() {
     let times = given::times(2);
     for _ in 0..times {
         // What is open outlives the broker: it is committed or aborted when that is back.
-        wait_until_all_work(&apps, 200).await;
-        scene.freeze_in_transaction(&apps).await;
-        do_and_wait_until_noticed(&apps, || {
-            kafka.kill().unwrap();
-            for app in apps {
-                app.signal(Signal::Cont).unwrap();
-            }
-        })
-        .await;
+        dies_in_transactions(&kafka, &scene, &apps).await;
         kafka.restart().unwrap();
         wait_until_passed_again(&scene).await;
         scene.wait_until_caught_up().await;
@@ -91,15 +96,7 @@ async fn a_broker_that_is_away_for_long_ends_nobody_in_kip_848() {
     let load = scene.load(500);
     let (one, other) = (scene.start("one"), scene.start("other"));
     let apps = [&one, &other];
-    wait_until_all_work(&apps, 200).await;
-    scene.freeze_in_transaction(&apps).await;
-    do_and_wait_until_noticed(&apps, || {
-        kafka.kill().unwrap();
-        for app in apps {
-            app.signal(Signal::Cont).unwrap();
-        }
-    })
-    .await;
+    dies_in_transactions(&kafka, &scene, &apps).await;
     for app in apps {
         let asked = app.wait_for_line(LIMIT, |line| line.contains("cannot be found out"));
         asked.await.unwrap();
@@ -123,13 +120,7 @@ async fn a_broker_that_comes_back_after_the_clock_was_set_back_is_found() {
         .with(TRANSACTION_TIMEOUT.0, TRANSACTION_TIMEOUT.1);
     let load = scene.load(500);
     let app = scene.start("one");
-    wait_until_all_work(&[&app], 200).await;
-    scene.freeze_in_transaction(&[&app]).await;
-    do_and_wait_until_noticed(&[&app], || {
-        kafka.kill().unwrap();
-        app.signal(Signal::Cont).unwrap();
-    })
-    .await;
+    dies_in_transactions(&kafka, &scene, &[&app]).await;
     step(&clock, -HOUR).await;
     kafka.restart().unwrap();
     wait_until_passed_again(&scene).await;

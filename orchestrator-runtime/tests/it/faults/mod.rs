@@ -9,6 +9,7 @@ pub(crate) mod exact;
 mod frozen;
 pub(crate) mod given;
 mod held;
+pub(crate) mod ill_statements;
 mod inside;
 #[cfg(feature = "test-faults")]
 mod kill_points;

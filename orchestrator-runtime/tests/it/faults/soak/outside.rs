@@ -15,6 +15,7 @@ use tokio::task::block_in_place;
 
 use super::super::clock::step;
 use super::super::given;
+use super::super::ill_statements::{FAST, commits_hang, slow};
 use super::super::scene::LIMIT;
 use super::super::served::counted;
 use super::super::storm::{LONG, Storm};
@@ -32,12 +33,8 @@ const CUT: [Api; 6] = [
 const OF_TRANSACTIONS: usize = 5;
 /// Times that each is cut before something else happens.
 const CUTS: u64 = 3;
-/// Each statement that writes takes longer than `ORCH_DB_TIMEOUT_MS`.
-const SLOW: &str = "CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
-    'BEGIN PERFORM pg_sleep(1.5); RETURN NULL; END';
-    CREATE TRIGGER slow BEFORE INSERT OR UPDATE ON event_failures \
-    FOR EACH STATEMENT EXECUTE FUNCTION slow()";
-const FAST: &str = "DROP TRIGGER slow ON event_failures";
+/// Longer than `ORCH_DB_TIMEOUT_MS`.
+const SLOW_S: f64 = 1.5;
 const END_IN_COMMIT: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
     WHERE application_name = 'orchestrator' AND wait_event = 'SyncRep'";
 /// In seconds. Clients that were in the middle of a call sleep for as long, and are looked for at the end.
@@ -174,7 +171,7 @@ impl World {
                     .await;
             }
             Outside::DatabaseSlow => {
-                self.sql(SLOW).await;
+                self.sql(&slow(SLOW_S)).await;
                 until_circuit(storm.spared(), true).await;
                 self.sql(FAST).await;
                 self.is_well_again(storm.spared(), "the database slow")
@@ -233,23 +230,22 @@ impl World {
         self.has_bitten(what, 1);
     }
 
-    async fn sql(&self, statements: &'static str) {
+    async fn sql(&self, statements: &str) {
         let mut admin = PgConnection::connect(&self.url).await.unwrap();
-        let done = sqlx::raw_sql(statements).execute(&mut admin);
+        let done = sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(&mut admin);
         done.await.unwrap();
     }
 
     async fn cut_in_commit(&self) {
         let mut admin = PgConnection::connect(&self.url).await.unwrap();
-        // With a standby to wait for, COMMIT takes effect and is not answered.
-        wait_for_standby(&mut admin, "one_that_is_not_there").await;
+        commits_hang(&mut admin, true).await;
         let mut cut = 0;
         let all_cut = wait::until("connections are lost in COMMIT", LIMIT, async || {
             cut += admin.fetch_all(END_IN_COMMIT).await.unwrap().len() as u64;
             cut >= CUTS
         });
         all_cut.await.unwrap();
-        wait_for_standby(&mut admin, "").await;
+        commits_hang(&mut admin, false).await;
     }
 
     /// Of the database.
@@ -284,12 +280,6 @@ impl World {
             given::bitten(*times, what);
         }
     }
-}
-
-async fn wait_for_standby(admin: &mut PgConnection, name: &str) {
-    let alter = format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'");
-    admin.execute(AssertSqlSafe(alter)).await.unwrap();
-    admin.execute("SELECT pg_reload_conf()").await.unwrap();
 }
 
 /// Waits until a process leaves its database alone, or does not any more.

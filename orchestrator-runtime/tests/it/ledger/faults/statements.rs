@@ -4,10 +4,11 @@
 use std::time::{Duration, Instant};
 
 use orchestrator_testkit::postgres::PostgresOptions;
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use sqlx::{Connection, Executor, PgConnection, Row};
 use tokio::task::block_in_place;
 
 use super::{Bite, FOUR, SIX, lasts, server, survives};
+use crate::faults::ill_statements::{FAST, commits_hang, slow};
 
 /// So many connections are lost.
 const TERMINATED: usize = 50;
@@ -52,13 +53,8 @@ async fn statements_that_are_too_slow() {
         begins: 1,
     };
     survives(&server, &FOUR, bite, async |victims| {
-        const SLOW: &str = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
-            'BEGIN PERFORM pg_sleep(0.8); RETURN NULL; END';
-            CREATE TRIGGER slow BEFORE INSERT OR UPDATE ON event_failures \
-            FOR EACH STATEMENT EXECUTE FUNCTION slow()";
-        const FAST: &str = "DROP TRIGGER slow ON event_failures";
         for database in &victims.databases {
-            block_in_place(|| server.sql(database, SLOW).unwrap());
+            block_in_place(|| server.sql(database, &slow(0.8)).unwrap());
         }
         victims.suffer(Duration::from_secs(6)).await;
         for database in &victims.databases {
@@ -85,18 +81,11 @@ async fn connections_that_are_lost_50_times() {
             .await
             .unwrap();
         let mut in_commit = 0;
-        for standbys in ["", "one_that_is_not_there"] {
-            // With a standby to wait for, COMMIT is not answered until the statement's time is up.
-            let alter = format!("ALTER SYSTEM SET synchronous_standby_names = '{standbys}'");
-            admin.execute(AssertSqlSafe(alter)).await.unwrap();
-            admin.execute("SELECT pg_reload_conf()").await.unwrap();
+        for hang in [false, true] {
+            commits_hang(&mut admin, hang).await;
             in_commit += lose(&mut admin, TERMINATED / 2).await;
         }
-        admin
-            .execute("ALTER SYSTEM RESET synchronous_standby_names")
-            .await
-            .unwrap();
-        admin.execute("SELECT pg_reload_conf()").await.unwrap();
+        commits_hang(&mut admin, false).await;
         assert!(
             in_commit >= IN_COMMIT_MIN,
             "only {in_commit} were lost in COMMIT"
