@@ -62,7 +62,11 @@ impl WallClock {
     /// Fails if it was set back since it was looked at before. librdkafka's threads wait until a time of the wall clock: they
     /// would sleep for as long, unless something wakes them (its issue #2145), and above all those that look for a broker
     /// which is away. New ones do not.
+    ///
+    /// The ledger's clock is read, too: all processes that live through a step forward are to be ahead by it when the clock
+    /// is set back. Otherwise whoever takes a partition over could be behind its earlier owner.
     pub(crate) fn look(&mut self) -> Result<(), SessionFailure> {
+        now_us();
         let before = std::mem::replace(self, Self::now());
         match before.set_back(self) {
             None => Ok(()),
