@@ -35,6 +35,8 @@ pub(crate) enum Ask {
     },
     /// See whether the brokers can be reached and the source topics exist, until all is well.
     Probe,
+    /// See whether our place in the group is ours: it has refused offsets from us.
+    Place,
 }
 
 /// Asks the brokers what takes time, so that the poll thread never waits for an answer.
@@ -84,6 +86,11 @@ impl<C: ConsumerContext + 'static> Asker<C> {
             while let Some(asked) = question {
                 match asked {
                     Ask::Probe => probing = true,
+                    Ask::Place => {
+                        if let Some(watch) = &mut self.watch {
+                            watch.doubt();
+                        }
+                    }
                     Ask::Start {
                         partition,
                         attempt,

@@ -41,6 +41,8 @@ const FIND_OUT: Duration = Duration::from_secs(6);
 const GHOST_GOES: Duration = Duration::from_secs(3);
 /// librdkafka's default.
 const SESSION: Duration = Duration::from_secs(45);
+/// Of who stands in: should it be killed too, its place goes soon.
+const STAND_IN_SESSION_MS: &str = "6000";
 
 /// Why a place could not be given up.
 #[derive(Debug, thiserror::Error)]
@@ -159,13 +161,17 @@ pub(crate) struct Visitor {
 }
 
 impl Visitor {
-    /// To the place that members with these settings have, if another than they could be a ghost there. librdkafka (2.12)
+    /// To the place that members with these settings have, if they have a name. A ghost may be there: librdkafka (2.12)
     /// repeats a JoinGroup that had no answer. If the first one reaches the broker after that, the member that it makes takes
-    /// the place from the one that joined, and nobody is that member. Not in KIP-848, where the broker gives a place to nobody
-    /// else while it is taken.
+    /// the place from whoever has it, and nobody is that member. In KIP-848 those who stand in send JoinGroup; of its own
+    /// members the broker gives a place to none while it is taken.
     pub(crate) fn to(config: &ClientConfig) -> Option<Result<Self, KafkaError>> {
-        let name = Name::of(config).filter(|_| !is_consumer_protocol(config))?;
-        let session = config.get("session.timeout.ms");
+        let name = Name::of(config)?;
+        let session = if is_consumer_protocol(config) {
+            Some(STAND_IN_SESSION_MS)
+        } else {
+            config.get("session.timeout.ms")
+        };
         let session = session.and_then(|ms| ms.parse().ok());
         let session = session.map_or(SESSION, Duration::from_millis);
         let client = BaseConsumer::from_config_and_context(config, Stand::default());
@@ -199,21 +205,33 @@ impl Visitor {
 pub(crate) struct Watch {
     name: Name,
     looked: Instant,
-    /// So often in a row nobody was in the place.
-    empty: u32,
+    /// The group has refused offsets from us since.
+    doubted: bool,
+    /// When nobody was found in the place, and nobody has been since.
+    empty: Option<Instant>,
 }
 
 impl Watch {
-    /// How often it looks.
+    /// How often it looks,
     pub(crate) const EVERY: Duration = Duration::from_secs(10);
+    /// and in doubt.
+    const DOUBTED_EVERY: Duration = Duration::from_secs(1);
+    /// Who was put out and joins again is back before that.
+    const EMPTY_MAX: Duration = Duration::from_secs(5);
 
     /// A watch over the place of such members, if they have one.
     pub(crate) fn over(config: &ClientConfig) -> Option<Self> {
         Some(Self {
             name: Name::outlasting(config)?,
             looked: Instant::now(),
-            empty: 0,
+            doubted: false,
+            empty: None,
         })
+    }
+
+    /// The group has refused offsets from us: it is time to look.
+    pub(crate) fn doubt(&mut self) {
+        self.doubted = true;
     }
 
     /// Looks, if it is time. Says why the session cannot go on, if that is so.
@@ -222,10 +240,14 @@ impl Watch {
         consumer: &BaseConsumer<C>,
         patience: Duration,
     ) -> Option<SessionFailure> {
-        if self.looked.elapsed() < Self::EVERY {
+        let every = match self.doubted {
+            true => Self::DOUBTED_EVERY,
+            false => Self::EVERY,
+        };
+        if self.looked.elapsed() < every {
             return None;
         }
-        self.looked = Instant::now();
+        (self.looked, self.doubted) = (Instant::now(), false);
         let before = ffi::member_id(consumer);
         let found = self.name.member(consumer.client(), patience);
         let found = found
@@ -234,20 +256,24 @@ impl Watch {
         // Who joins or leaves meanwhile has yet to hear of it.
         let us = before.filter(|before| ffi::member_id(consumer).as_ref() == Some(before));
         let Some(us) = us else {
-            self.empty = 0;
+            self.empty = None;
             return None;
         };
         match found {
-            Some(member) if member == us => self.empty = 0,
+            Some(member) if member == us => self.empty = None,
             Some(member) => {
                 let text = format!("{member} has our place in the consumer group");
                 return Some(SessionFailure::Fenced(text));
             }
-            None => self.empty += 1,
+            None => {
+                let since = *self.empty.get_or_insert_with(Instant::now);
+                if since.elapsed() >= Self::EMPTY_MAX {
+                    let text = "the consumer group does not know us any more".to_owned();
+                    return Some(SessionFailure::Broken(text));
+                }
+            }
         }
-        (self.empty > 1).then(|| {
-            SessionFailure::Broken("the consumer group does not know us any more".to_owned())
-        })
+        None
     }
 }
 
@@ -324,8 +350,7 @@ fn classic(config: &ClientConfig) -> ClientConfig {
     classic.remove("group.protocol");
     classic.remove("group.remote.assignor");
     classic.set("partition.assignment.strategy", "cooperative-sticky");
-    // Should it be killed too, its place goes soon.
-    classic.set("session.timeout.ms", "6000");
+    classic.set("session.timeout.ms", STAND_IN_SESSION_MS);
     classic.set("heartbeat.interval.ms", "1000");
     classic
 }

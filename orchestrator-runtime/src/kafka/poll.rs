@@ -175,6 +175,8 @@ impl<'a> Poller<'a> {
         }
         if self.context().membership.refresh_wanted() {
             self.context().refresh(&self.consumer);
+            // Nobody left to be asked: the session has ended.
+            self.context().asks.send(Ask::Place).unwrap_or_default();
         }
         self.context().ask_what_waited();
         if let Err(failure) = self.wall_clock.look() {

@@ -170,8 +170,9 @@ unsafe fn described_member(
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {}
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND => return Ok(None),
             code => {
-                let error = text(sys::rd_kafka_error_string(error));
-                return Err((code, error.unwrap_or_default()));
+                // Brokers do not always say more than the code.
+                let error = text(sys::rd_kafka_error_string(error)).unwrap_or_default();
+                return Err((code, format!("{error} {}", RDKafkaErrorCode::from(code))));
             }
         }
         let members = 0..sys::rd_kafka_ConsumerGroupDescription_member_count(group);

@@ -236,6 +236,28 @@ async fn a_member_that_has_fenced_itself_goes_on() {
     scene.finish(&inputs, &[&app]).await;
 }
 
+/// The same in KIP-848: there it is who stands in for a process that was killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_fenced_by_its_own_stand_in_goes_on() {
+    let (scene, proxy) = behind_a_proxy().await;
+    let scene = scene.in_consumer_protocol();
+    let load = scene.load(PER_SECOND);
+    let killed = start(&scene, NONE);
+    wait_until_all_work(&[&killed], 200).await;
+    killed.kill().await.unwrap();
+    let late = Fault::LateRequest(Duration::from_millis(1_500));
+    let bites = proxy.inflict(Plan::new(Api::JoinGroup, late).times(1));
+    let app = start(&scene, NONE);
+    has_bitten("JoinGroup after its repetition", &bites, 1).await;
+    let fenced = app.wait_for_line(LIMIT, |line| {
+        line.contains("a request of our own that came late")
+    });
+    fenced.await.unwrap();
+    wait_until_all_work(&[&app], 200).await;
+    let inputs = load.stop().await;
+    scene.finish(&inputs, &[&app]).await;
+}
+
 /// A group of KIP-848 takes a member in, but the answer is lost, and the place is refused to the member that asks again:
 /// as often as it tries, until it has given up and starts anew.
 #[tokio::test(flavor = "multi_thread")]
