@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::supervisor::Supervisor;
 use crate::command::tail;
+use crate::workspace::target_dir;
 
 const SCRIPT: &str = include_str!("supervisor.sh");
 const NAME_CHARACTERS: usize = 10;
@@ -48,10 +49,16 @@ impl End {
 
 #[derive(Debug)]
 pub(crate) struct ServerProcess {
+    /// Goes before the supervisor, which removes the folder.
+    log: Log,
     supervisor: Mutex<Supervisor>,
     folder: PathBuf,
-    log: PathBuf,
 }
+
+/// What a server says. It goes with the server's folder, unless a test fails: then it is kept in
+/// `target/testkit`, for whoever has to find out why.
+#[derive(Debug)]
+struct Log(PathBuf);
 
 impl ServerProcess {
     /// A new temporary folder of this prefix for a server that ends by `end`. The supervisor makes
@@ -64,8 +71,8 @@ impl ServerProcess {
         let mut supervisor = Supervisor::spawn(SCRIPT, arguments)?;
         supervisor.reply(SHELL_DEADLINE)?;
         Ok(Self {
+            log: Log(folder.join(log)),
             supervisor: Mutex::new(supervisor),
-            log: folder.join(log),
             folder,
         })
     }
@@ -75,12 +82,12 @@ impl ServerProcess {
     }
 
     pub(crate) fn log(&self) -> &Path {
-        &self.log
+        &self.log.0
     }
 
     /// The end of what it said.
     pub(crate) fn log_tail(&self) -> String {
-        match fs::read(&self.log) {
+        match fs::read(&self.log.0) {
             Ok(text) => tail(&String::from_utf8_lossy(&text), LOG_TAIL_LINES),
             Err(e) => format!("(no log: {e})"),
         }
@@ -140,6 +147,30 @@ impl ServerProcess {
         self.supervisor
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log {
+    fn keep(&self) -> io::Result<PathBuf> {
+        let folder = target_dir().join("testkit");
+        let server = self.0.parent().and_then(Path::file_name);
+        let mut name = server.unwrap_or_default().to_owned();
+        name.push(".log");
+        fs::create_dir_all(&folder)?;
+        let kept = folder.join(name);
+        fs::copy(&self.0, &kept).map(|_| kept)
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if !std::thread::panicking() || !self.0.exists() {
+            return;
+        }
+        match self.keep() {
+            Ok(kept) => eprintln!("what the server said: {}", kept.display()),
+            Err(e) => eprintln!("what the server said in {} is lost: {e}", self.0.display()),
+        }
     }
 }
 
@@ -213,5 +244,22 @@ mod tests {
         let folder = server.folder().to_owned();
         drop(server);
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn what_it_said_is_kept_when_a_test_fails() {
+        let server = server();
+        server.run(&command(&["echo", "why it failed"])).unwrap();
+        let folder = server.folder().to_owned();
+        let failed = std::thread::spawn(move || {
+            let _server = server;
+            panic!("a test that fails");
+        });
+        assert!(failed.join().is_err());
+        assert!(!folder.exists());
+        let name = format!("{}.log", folder.file_name().unwrap().display());
+        let kept = target_dir().join("testkit").join(name);
+        assert_eq!(fs::read_to_string(&kept).unwrap(), "why it failed\n");
+        fs::remove_file(kept).unwrap();
     }
 }
