@@ -3,6 +3,7 @@
 //! what it takes of the machine must not grow. `cargo xtask chaos --what soak` gives the seed and the minutes.
 
 mod audit;
+mod coordinators;
 mod outside;
 mod steady;
 mod unruly;
@@ -43,7 +44,9 @@ const FEW: u64 = 10;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_soak_with_everything_that_can_happen() {
     let seed = given::seed();
-    let (kafka, proxy) = Proxy::start(impatient().local().quick_restart()).unwrap();
+    let broker = impatient().local().quick_restart();
+    let broker = broker.log_level(coordinators::LOGGER, "info");
+    let (kafka, proxy) = Proxy::start(broker).unwrap();
     let options = PostgresOptions::new().own().setting("fsync", "off");
     let database = Postgres::start(options).unwrap();
     let url = database.create_database("soak").unwrap();

@@ -20,6 +20,7 @@ use super::super::scene::LIMIT;
 use super::super::served::counted;
 use super::super::storm::{LONG, Storm};
 use super::Unruly;
+use super::coordinators::Loads;
 
 /// Those of a transaction come first.
 const CUT: [Api; 6] = [
@@ -221,8 +222,13 @@ impl World {
             true => self.kafka.kill().unwrap(),
             false => self.kafka.terminate().unwrap(),
         }
+        // They see that it is gone; and not before all is loaded that it is back.
         storm.all_go_on();
+        storm.all_freeze().await;
+        let loads = Loads::of(&self.kafka);
         self.kafka.restart().unwrap();
+        loads.wait().await;
+        storm.all_go_on();
         let what = match killed {
             true => "the broker killed",
             false => "the broker told to end",
