@@ -1,6 +1,6 @@
 //! The session's helper thread: asks the brokers what takes time, so that the poll thread never waits for an answer.
-//! Where partitions start, whether brokers and source topics are there, whether our place in the group is ours. It moves
-//! no consumer; answers go to the poll thread.
+//! Where partitions start, whether brokers and source topics are there and the consumer still finds them, whether our place
+//! in the group is ours. It moves no consumer; answers go to the poll thread.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -12,6 +12,7 @@ use orchestrator_core::ports::SessionFailure;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::lost_brokers::LostBrokers;
 use super::offsets::{Start, StartRules, look_up};
 use super::place::Watch;
 use super::status::SessionStatus;
@@ -54,8 +55,9 @@ pub(crate) struct Asker<C: ConsumerContext + 'static> {
     pub(crate) answer: Box<dyn Fn(SourcePartition, Attempt, Start) + Send>,
     /// Over our place in the group, if we have one.
     pub(crate) watch: Option<Watch>,
-    /// Where it goes that our place is lost.
-    pub(crate) place_lost: Box<dyn Fn(SessionFailure) + Send>,
+    pub(crate) brokers: LostBrokers,
+    /// Where it goes that the consumer cannot go on: our place is lost, or its brokers.
+    pub(crate) failed: Box<dyn Fn(SessionFailure) + Send>,
 }
 
 impl<C: ConsumerContext + 'static> Asker<C> {
@@ -73,10 +75,8 @@ impl<C: ConsumerContext + 'static> Asker<C> {
         loop {
             let patience = if probing || !starts.is_empty() {
                 ASK_AGAIN_AFTER
-            } else if self.watch.is_some() {
-                Watch::EVERY
             } else {
-                Duration::MAX
+                LostBrokers::EVERY
             };
             let mut question = match questions.recv_timeout(patience) {
                 Ok(question) => Some(question),
@@ -108,8 +108,9 @@ impl<C: ConsumerContext + 'static> Asker<C> {
             }
             probing = probing && !self.probe(&consumer);
             let watch = self.watch.as_mut();
-            if let Some(failure) = watch.and_then(|watch| watch.look(&consumer, ASK_PATIENCE)) {
-                (self.place_lost)(failure);
+            let lost = watch.and_then(|watch| watch.look(&consumer, ASK_PATIENCE));
+            if let Some(failure) = lost.or_else(|| self.brokers.look(consumer.client())) {
+                (self.failed)(failure);
             }
         }
     }

@@ -9,6 +9,7 @@ pub mod committer;
 mod deliveries;
 pub(crate) mod ffi;
 mod gather;
+mod lost_brokers;
 mod member;
 pub mod membership;
 mod offsets;

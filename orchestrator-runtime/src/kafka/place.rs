@@ -182,20 +182,41 @@ impl Visitor {
         }))
     }
 
-    /// Whether somebody else has the place who lives: what nobody is goes with its session.
+    /// Whether somebody else has the place who lives: what nobody is goes with its session. As long as the broker does not
+    /// tell, nobody knows; and one that comes back counts every session from its beginning.
     ///
     /// Cancel safety: only a question is left unanswered.
     pub(crate) async fn finds_a_twin(self) -> bool {
-        let deadline = Instant::now() + self.session + GHOST_GOES;
+        let mut sight = Sight::default();
         loop {
             let visitor = self.clone();
             let asked = move || visitor.name.member(visitor.client.client(), ASK_PATIENCE);
-            match tokio::task::spawn_blocking(asked).await {
-                Ok(Ok(None)) => return false,
-                _ if Instant::now() > deadline => return true,
-                _ => tokio::time::sleep(ASK_EVERY).await,
+            let found = tokio::task::spawn_blocking(asked).await;
+            let found = found.unwrap_or_else(|error| Err(error.to_string()));
+            if let Ok(None) = found {
+                return false;
             }
+            if sight.of(found.ok().flatten(), Instant::now()) > self.session + GHOST_GOES {
+                return true;
+            }
+            tokio::time::sleep(ASK_EVERY).await;
         }
+    }
+}
+
+/// Who was seen in a place, and since when.
+#[derive(Debug, Default)]
+struct Sight(Option<(String, Instant)>);
+
+impl Sight {
+    /// For how long this member has been seen without a break.
+    fn of(&mut self, member: Option<String>, now: Instant) -> Duration {
+        self.0 = member.map(|member| match self.0.take() {
+            Some((seen, since)) if seen == member => (seen, since),
+            _ => (member, now),
+        });
+        let since = self.0.as_ref().map(|(_, since)| *since);
+        since.map_or(Duration::ZERO, |since| now - since)
     }
 }
 
@@ -385,5 +406,24 @@ impl ConsumerContext for Stand {
             tracing::debug!(%error, "a rebalance could not be followed");
         }
         self.0.fetch_or(assign, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_seen_again_after_a_silence_is_seen_anew() {
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let somebody = |name: &str| Some(name.to_owned());
+        let mut sight = Sight::default();
+        assert_eq!(sight.of(somebody("one"), at(0)), Duration::ZERO);
+        assert_eq!(sight.of(somebody("one"), at(4)), Duration::from_secs(4));
+        assert_eq!(sight.of(None, at(9)), Duration::ZERO);
+        assert_eq!(sight.of(somebody("one"), at(10)), Duration::ZERO);
+        assert_eq!(sight.of(somebody("one"), at(12)), Duration::from_secs(2));
+        assert_eq!(sight.of(somebody("other"), at(13)), Duration::ZERO);
     }
 }

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use super::classify::{Call, txn_error};
 use super::deliveries::Deliveries;
 use super::ffi::TopicProducer;
+use super::lost_brokers::{LostBrokers, finds_a_broker};
 use super::stop::StopSignal;
 use super::transactor::{TxnClass, TxnError};
 use crate::kill_points::{KillPoint, kill_point};
@@ -69,6 +70,13 @@ pub struct ProducerSettings {
     pub stop: StopSignal,
 }
 
+/// An instance that is being initialised.
+struct Initialising {
+    instance: Instance,
+    /// When it was seen last that it finds a broker.
+    well: Instant,
+}
+
 /// A transactional producer with its transactional id, replaceable.
 pub struct KafkaProducer {
     settings: ProducerSettings,
@@ -79,7 +87,7 @@ pub struct KafkaProducer {
     turn: usize,
     /// One whose initialising timed out: it goes on with it. Never a second beside it of the same id: its request could
     /// arrive later and fence the newer one.
-    initialising: Option<Instance>,
+    initialising: Option<Initialising>,
     /// Whether both are initialised.
     initialised: watch::Sender<bool>,
     /// Of the instances.
@@ -148,15 +156,17 @@ impl KafkaProducer {
     }
 
     fn initialise(&mut self, turn: usize) -> Result<Instance, TxnError> {
-        let instance = match self.initialising.take() {
-            Some(instance) => instance,
+        let initialising = match self.initialising.take() {
+            Some(initialising) => self.unless_lost(initialising, turn)?,
             None => {
                 let instance = self.create(turn)?;
                 // Asked before it is connected, librdkafka (2.12) looks for the coordinator again after half a second.
                 instance.client().fetch_cluster_id(CONNECT_PATIENCE);
-                instance
+                let well = Instant::now();
+                Initialising { instance, well }
             }
         };
+        let Initialising { instance, well } = initialising;
         match instance.init_transactions(INIT_PATIENCE) {
             Ok(()) => {
                 instance.context().arm();
@@ -165,13 +175,41 @@ impl KafkaProducer {
             Err(error) => {
                 let error = self.init_error(turn, &error);
                 if error.class == TxnClass::Repeat {
-                    self.initialising = Some(instance);
+                    self.initialising = Some(Initialising { instance, well });
                 } else {
                     self.retire(instance);
                 }
                 Err(error)
             }
         }
+    }
+
+    /// Another one in its place if it has lost its brokers: nothing of it is under way then.
+    fn unless_lost(
+        &mut self,
+        Initialising { instance, well }: Initialising,
+        turn: usize,
+    ) -> Result<Initialising, TxnError> {
+        if well.elapsed() < LostBrokers::EVERY {
+            return Ok(Initialising { instance, well });
+        }
+        let found = finds_a_broker(instance.client());
+        let another = match found {
+            true => None,
+            false => Some(self.create(turn)?).filter(|another| finds_a_broker(another.client())),
+        };
+        let instance = match another {
+            None => instance,
+            Some(another) => {
+                tracing::warn!(
+                    "a producer has lost its brokers, which can be reached (librdkafka issue 5301): it is replaced"
+                );
+                self.retire(instance);
+                another
+            }
+        };
+        let well = Instant::now();
+        Ok(Initialising { instance, well })
     }
 
     fn create(&self, turn: usize) -> Result<Instance, TxnError> {
@@ -226,8 +264,9 @@ impl KafkaProducer {
 impl Drop for KafkaProducer {
     fn drop(&mut self) {
         self.initialised.send_replace(false);
-        let instances = self.instances.iter_mut().chain([&mut self.initialising]);
-        for instance in instances.filter_map(Option::take) {
+        let initialising = self.initialising.take().map(|i| i.instance);
+        let instances = self.instances.iter_mut().filter_map(Option::take);
+        for instance in instances.chain(initialising) {
             self.retired.take(instance);
         }
     }

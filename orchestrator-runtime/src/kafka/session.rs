@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use super::asker::{Ask, Asker};
 use super::ffi;
 use super::gather::{Gather, Limits, Resume};
+use super::lost_brokers::LostBrokers;
 use super::member::{Blueprint, Current};
 use super::offsets::{StartRules, committed};
 use super::place::{self, Name, Watch};
@@ -142,7 +143,8 @@ impl KafkaSession {
                 answered.wake_poller();
             }),
             watch: Watch::over(config),
-            place_lost: Box::new(move |failure| {
+            brokers: LostBrokers::of(config),
+            failed: Box::new(move |failure| {
                 lost.send(Command::Fail(failure)).unwrap_or_default();
             }),
         };

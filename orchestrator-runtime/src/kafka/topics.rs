@@ -37,18 +37,21 @@ pub struct TopicCatalog {
 }
 
 struct Shared {
-    admin: AdminClient<Quiet>,
-    brokers: String,
+    settings: ClientConfig,
+    admin: Mutex<Arc<Admin>>,
     answers: Mutex<HashMap<Topic, Answer>>,
 }
 
-impl Drop for Shared {
+/// The client that asks.
+struct Admin(AdminClient<Quiet>);
+
+impl Drop for Admin {
     /// What comes next is to wait for the thread that takes in answers, and that sleeps for as long as the wall clock was
     /// set back (`docs/adr/0007-wall-clock.md`). An answer wakes it: this question librdkafka refuses by itself, at once.
     fn drop(&mut self) {
         let refused = [ResourceSpecifier::Broker(0), ResourceSpecifier::Broker(1)];
         let options = AdminOptions::new();
-        drop(self.admin.describe_configs(&refused, &options));
+        drop(self.0.describe_configs(&refused, &options));
     }
 }
 
@@ -91,11 +94,8 @@ impl TopicCatalog {
         // Its lines wait until the next question, so there had better be few of them.
         client.set_log_level(RDKafkaLogLevel::Warning);
         let shared = Shared {
-            brokers: client
-                .get("bootstrap.servers")
-                .unwrap_or_default()
-                .to_owned(),
-            admin: client.create_with_context(Quiet)?,
+            admin: Mutex::new(Arc::new(Admin(client.create_with_context(Quiet)?))),
+            settings: client,
             answers: Mutex::default(),
         };
         Ok(Self {
@@ -165,10 +165,14 @@ impl TopicCatalog {
     async fn existence(&self, topic: &Topic) -> Result<Existence, String> {
         let (catalog, name) = (self.clone(), topic.clone());
         let look = move || {
-            let client = catalog.shared.admin.inner();
+            let admin = catalog.admin();
+            let client = admin.0.inner();
             let metadata = client.fetch_metadata(Some(&name), ANSWER_PATIENCE);
             ffi::serve_logs(client);
-            let metadata = metadata.map_err(|error| catalog.unanswered(&name, &error))?;
+            let metadata = metadata.map_err(|error| {
+                catalog.renew(&admin);
+                catalog.unanswered(&name, &error)
+            })?;
             let found = metadata.topics().iter().find(|t| t.name() == &*name);
             Ok(existence(found.map(|topic| topic.error().map(Code::from))))
         };
@@ -180,10 +184,9 @@ impl TopicCatalog {
     async fn limit(&self, topic: &Topic) -> Result<TopicFacts, String> {
         let options = AdminOptions::new().request_timeout(Some(ANSWER_PATIENCE));
         let resource = ResourceSpecifier::Topic(topic);
-        let described = self
-            .shared
-            .admin
-            .describe_configs([&resource], &options)
+        let admin = self.admin();
+        let described = admin.0.describe_configs([&resource], &options);
+        let described = described
             .await
             .map_err(|error| self.unanswered(topic, &error))?;
         let code = match described.into_iter().next() {
@@ -219,8 +222,36 @@ impl TopicCatalog {
     fn unanswered(&self, topic: &Topic, error: &KafkaError) -> String {
         format!(
             "cannot ask the brokers {} (ORCH_BOOTSTRAP_SERVERS) about the topic {topic}: {error}",
-            self.shared.brokers
+            self.brokers()
         )
+    }
+
+    fn admin(&self) -> Arc<Admin> {
+        Arc::clone(&self.lock_admin())
+    }
+
+    /// Another client in the place of one that finds no broker: it may never find one again (`lost_brokers.rs`).
+    fn renew(&self, admin: &Arc<Admin>) {
+        let mut current = self.lock_admin();
+        if Arc::ptr_eq(&current, admin)
+            && let Ok(another) = self.shared.settings.create_with_context(Quiet)
+        {
+            *current = Arc::new(Admin(another));
+        }
+    }
+
+    fn lock_admin(&self) -> MutexGuard<'_, Arc<Admin>> {
+        self.shared
+            .admin
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn brokers(&self) -> &str {
+        self.shared
+            .settings
+            .get("bootstrap.servers")
+            .unwrap_or_default()
     }
 
     fn answers(&self) -> MutexGuard<'_, HashMap<Topic, Answer>> {
@@ -234,7 +265,7 @@ impl TopicCatalog {
 impl fmt::Debug for TopicCatalog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TopicCatalog")
-            .field("brokers", &self.shared.brokers)
+            .field("brokers", &self.brokers())
             .finish_non_exhaustive()
     }
 }

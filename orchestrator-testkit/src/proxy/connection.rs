@@ -66,7 +66,10 @@ async fn requests(
                     decided.done();
                     sleep(time).await;
                 }
-                Fault::CutAnswer | Fault::LoseAnswer | Fault::HoldAnswer(_) => {
+                Fault::CutAnswer
+                | Fault::LoseAnswer
+                | Fault::HoldAnswer(_)
+                | Fault::NameNoBroker => {
                     if let Some(number) = frame.number() {
                         let mut awaited = awaited.lock().unwrap_or_else(PoisonError::into_inner);
                         awaited.insert(number, decided);
@@ -84,13 +87,21 @@ async fn answers(
     awaited: &Awaited,
 ) -> io::Result<()> {
     loop {
-        let frame = Frame::read(&mut from).await?;
+        let mut frame = Frame::read(&mut from).await?;
         let decided = frame.answers().and_then(|number| {
             let mut awaited = awaited.lock().unwrap_or_else(PoisonError::into_inner);
             awaited.remove(&number)
         });
         if let Some(decided) = decided {
             let fault = decided.fault;
+            if fault == Fault::NameNoBroker {
+                let Some(emptied) = frame.without_brokers() else {
+                    // No such answer: void.
+                    to.write_all(frame.bytes()).await?;
+                    continue;
+                };
+                frame = emptied;
+            }
             decided.done();
             match fault {
                 Fault::CutAnswer => return Err(cut()),
@@ -100,7 +111,9 @@ async fn answers(
                 Fault::CutRequest
                 | Fault::LoseRequest
                 | Fault::HoldRequest(_)
-                | Fault::LateRequest(_) => {}
+                | Fault::LateRequest(_)
+                // Done to the frame.
+                | Fault::NameNoBroker => {}
             }
         }
         to.write_all(frame.bytes()).await?;

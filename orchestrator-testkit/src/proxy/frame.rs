@@ -50,9 +50,52 @@ impl Frame {
         Some(i32::from_be_bytes(self.at(LENGTH)?))
     }
 
+    /// Of the answer to a Metadata request, version 9 or later: the same without brokers.
+    pub(super) fn without_brokers(&self) -> Option<Self> {
+        // After the number: no tagged fields, and how long the client is to be throttled.
+        let from = LENGTH + 4 + 1 + 4;
+        let mut rest = self.0.get(from..)?;
+        // Arrays and strings have their length plus one in front.
+        let brokers = varint(&mut rest)?.checked_sub(1)?;
+        for _ in 0..brokers {
+            skip(&mut rest, 4)?;
+            let host = varint(&mut rest)?.checked_sub(1)?;
+            skip(&mut rest, host)?;
+            skip(&mut rest, 4)?;
+            let rack = varint(&mut rest)?.saturating_sub(1);
+            skip(&mut rest, rack)?;
+            let tags = varint(&mut rest)?;
+            (tags == 0).then_some(())?;
+        }
+        let mut bytes = self.0[..from].to_vec();
+        bytes.push(1);
+        bytes.extend_from_slice(rest);
+        let size = i32::try_from(bytes.len() - LENGTH).ok()?;
+        bytes[..LENGTH].copy_from_slice(&size.to_be_bytes());
+        Some(Self(bytes))
+    }
+
     fn at<const N: usize>(&self, from: usize) -> Option<[u8; N]> {
         self.0.get(from..from + N)?.try_into().ok()
     }
+}
+
+fn skip(from: &mut &[u8], bytes: usize) -> Option<()> {
+    *from = from.get(bytes..)?;
+    Some(())
+}
+
+fn varint(from: &mut &[u8]) -> Option<usize> {
+    let mut value = 0;
+    for shift in (0..32).step_by(7) {
+        let (&byte, rest) = from.split_first()?;
+        *from = rest;
+        value |= usize::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -67,6 +110,22 @@ mod tests {
         let frame = Frame::read(&mut &wire[..]).await.unwrap();
         assert_eq!((frame.api_key(), frame.number()), (Some(26), Some(7)));
         assert_eq!(frame.bytes(), wire);
+    }
+
+    #[tokio::test]
+    async fn brokers_are_left_out_of_metadata() {
+        let head = [0, 0, 0, 7, 0, 0, 0, 0, 0];
+        let broker = [0, 0, 0, 1, 5, b'h', b'o', b's', b't', 0, 0, 35, 132, 0, 0];
+        let wire = |brokers: u8| {
+            let brokers_bytes = broker.repeat(usize::from(brokers));
+            let body = [&head[..], &[brokers + 1], &brokers_bytes, &[3, b'i', b'd']].concat();
+            [&[0, 0, 0, u8::try_from(body.len()).unwrap()][..], &body].concat()
+        };
+        let frame = Frame::read(&mut &wire(2)[..]).await.unwrap();
+        assert_eq!(frame.without_brokers().unwrap().bytes(), wire(0));
+        let short = [0, 0, 0, 5, 0, 0, 0, 7, 0];
+        let short = Frame::read(&mut &short[..]).await.unwrap();
+        assert!(short.without_brokers().is_none());
     }
 
     #[tokio::test]

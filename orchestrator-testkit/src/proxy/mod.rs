@@ -14,7 +14,7 @@
 //! # Ok::<(), orchestrator_testkit::kafka::KafkaError>(())
 //! ```
 //!
-//! It must never change a byte that it passes on.
+//! It must never change a byte that it passes on, but for the brokers that it is told to leave out.
 
 mod connection;
 mod frame;

@@ -44,6 +44,8 @@ pub enum Fault {
     HoldAnswer(Duration),
     /// The connection is cut, and the broker gets the request so much later all the same: perhaps after its repetition.
     LateRequest(Duration),
+    /// The answer to a Metadata request (version 9 or later) names no broker, as when the controller has fenced them all.
+    NameNoBroker,
 }
 
 /// What is to be done to requests of one kind: to each of them, until it is told otherwise.

@@ -20,7 +20,7 @@ const PARTITIONS: i32 = 4;
 /// How often a run may be void, for one that is not, because Kafka forgot markers.
 const VOID_MAX: u64 = 6;
 /// Where Kafka says that it forgets markers, and how.
-const FORGETFUL: &str = "kafka.coordinator.transaction.TransactionMarkerChannelManager";
+pub(super) const FORGETFUL: &str = "kafka.coordinator.transaction.TransactionMarkerChannelManager";
 const FORGETS: &str = "likely deleted already and hence can be skipped";
 
 /// How long a broker may be back before something is committed.

@@ -18,6 +18,8 @@ const PARTITIONS: i32 = 4;
 const PER_SECOND: u32 = 1_000;
 /// Far longer than the transactor tries on with a transaction time-out of four seconds.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// Longer than it takes to notice that a client has lost its brokers.
+const NOTICED: Duration = Duration::from_secs(30);
 /// What a transaction is made of.
 const OF_A_TRANSACTION: [Api; 5] = [
     Api::AddPartitionsToTxn,
@@ -331,4 +333,42 @@ mod planted {
         }
         panic!("nothing was found");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_have_lost_their_brokers_are_replaced() {
+    let (scene, proxy) = behind_a_proxy().await;
+    are_lost(&scene, &proxy).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_have_lost_their_brokers_are_replaced_in_kip_848() {
+    let (scene, proxy) = behind_a_proxy().await;
+    are_lost(&scene.in_consumer_protocol(), &proxy).await;
+}
+
+/// For a while no answer names a broker, as when the controller has fenced them all: librdkafka (2.12) then forgets them,
+/// mostly for good (its issue #5301).
+async fn are_lost(scene: &Scene, proxy: &Proxy) {
+    let load = scene.load(PER_SECOND);
+    let app = start(scene, NONE);
+    let lost = |line: &str| line.contains("the consumer has lost its brokers");
+    let mut tries = 0;
+    loop {
+        scene.wait_for_progress(200).await;
+        let before = app.line_count();
+        let nowhere = proxy.inflict(Plan::new(Api::Metadata, Fault::NameNoBroker));
+        // A connection that is lost is a reason to ask.
+        proxy.inflict(Plan::new(Api::Fetch, Fault::CutAnswer).times(1));
+        has_bitten("Metadata NameNoBroker", &nowhere, 2).await;
+        proxy.relent();
+        if app.wait_for_line_after(before, NOTICED, lost).await.is_ok() {
+            break;
+        }
+        tries += 1;
+        assert!(tries < 5, "void: librdkafka found its brokers again");
+    }
+    scene.wait_for_progress(200).await;
+    let inputs = load.stop().await;
+    scene.finish(&inputs, &[&app]).await;
 }

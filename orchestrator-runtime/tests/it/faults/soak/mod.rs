@@ -45,7 +45,9 @@ const FEW: u64 = 10;
 async fn a_soak_with_everything_that_can_happen() {
     let seed = given::seed();
     let broker = impatient().local().quick_restart();
-    let broker = broker.log_level(coordinators::LOGGER, "info");
+    let broker = broker
+        .log_level(coordinators::LOGGER, "info")
+        .log_level(super::broker::FORGETFUL, "info");
     let (kafka, proxy) = Proxy::start(broker).unwrap();
     let options = PostgresOptions::new().own().setting("fsync", "off");
     let database = Postgres::start(options).unwrap();
