@@ -8,6 +8,7 @@ use orchestrator_testkit::kafka::Kafka;
 use orchestrator_testkit::proxy::{Api, Bites, Fault, Plan, Proxy};
 use orchestrator_testkit::wait;
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::timeout;
 
 use super::given;
 use super::planted::{NONE, start};
@@ -20,6 +21,10 @@ const PER_SECOND: u32 = 1_000;
 const PATIENCE: Duration = Duration::from_secs(12);
 /// Longer than it takes to notice that a client has lost its brokers.
 const NOTICED: Duration = Duration::from_secs(30);
+/// More than it takes to find a broker again and to pass what has come meanwhile.
+const FOUND: Duration = Duration::from_secs(8);
+/// How often it is tried to make librdkafka lose its brokers, which it seldom does.
+const TRIES: u64 = 40;
 /// What a transaction is made of.
 const OF_A_TRANSACTION: [Api; 5] = [
     Api::AddPartitionsToTxn,
@@ -338,13 +343,20 @@ mod planted {
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_have_lost_their_brokers_are_replaced() {
     let (scene, proxy) = behind_a_proxy().await;
-    are_lost(&scene, &proxy).await;
+    are_lost(&asking_often(scene), &proxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_have_lost_their_brokers_are_replaced_in_kip_848() {
     let (scene, proxy) = behind_a_proxy().await;
-    are_lost(&scene.in_consumer_protocol(), &proxy).await;
+    are_lost(&asking_often(scene.in_consumer_protocol()), &proxy).await;
+}
+
+fn asking_often(scene: Scene) -> Scene {
+    scene.with(
+        "ORCH_KAFKA_CONSUMER_TOPIC_METADATA_REFRESH_INTERVAL_MS",
+        "500",
+    )
 }
 
 /// For a while no answer names a broker, as when the controller has fenced them all: librdkafka (2.12) then forgets them,
@@ -353,20 +365,25 @@ async fn are_lost(scene: &Scene, proxy: &Proxy) {
     let load = scene.load(PER_SECOND);
     let app = start(scene, NONE);
     let lost = |line: &str| line.contains("the consumer has lost its brokers");
-    let mut tries = 0;
+    let mut left = TRIES;
     loop {
         scene.wait_for_progress(200).await;
         let before = app.line_count();
-        let nowhere = proxy.inflict(Plan::new(Api::Metadata, Fault::NameNoBroker));
-        // A connection that is lost is a reason to ask.
-        proxy.inflict(Plan::new(Api::Fetch, Fault::CutAnswer).times(1));
-        has_bitten("Metadata NameNoBroker", &nowhere, 2).await;
-        proxy.relent();
-        if app.wait_for_line_after(before, NOTICED, lost).await.is_ok() {
-            break;
+        // Answers to the producers bite, too; so not always as many.
+        let nowhere = Plan::new(Api::Metadata, Fault::NameNoBroker).times(2 + left % 3);
+        let nowhere = proxy.inflict(nowhere);
+        has_bitten("Metadata NameNoBroker", &nowhere, 2 + left % 3).await;
+        if timeout(FOUND, scene.wait_for_progress(2_000))
+            .await
+            .is_err()
+        {
+            let told = app.wait_for_line_after(before, NOTICED, lost).await;
+            if told.is_ok() {
+                break;
+            }
         }
-        tries += 1;
-        assert!(tries < 5, "void: librdkafka found its brokers again");
+        left -= 1;
+        assert!(left > 0, "void: librdkafka found its brokers again");
     }
     scene.wait_for_progress(200).await;
     let inputs = load.stop().await;

@@ -150,8 +150,8 @@ async fn scene(kafka: &Kafka, proxy: &Proxy, url: &str, spill: &str) -> Scene {
         .with("ORCH_FAILURE_MODE", "SKIP_AND_LOG")
         .with("ORCH_DB_STRATEGY", "LIGHTWEIGHT")
         .with("ORCH_DB_URL", url)
-        // For what never has an answer.
-        .with("ORCH_KAFKA_SOCKET_TIMEOUT_MS", "1500")
+        // For what never has an answer, and less than a broker is silent.
+        .with("ORCH_KAFKA_SOCKET_TIMEOUT_MS", "1000")
         // Less than the unruly ones hang.
         .with("ORCH_TRANSFORM_TIMEOUT_MS", "300")
         .with("ORCH_DB_TIMEOUT_MS", "1000")

@@ -138,7 +138,8 @@ impl World {
                 self.bites(plan.every(3), 1, "EndTxn late", storm).await;
             }
             Outside::BrokerSilent => {
-                let time = Duration::from_millis(random.u64(200..3_000));
+                // Not so long that it is fenced (`broker.session.timeout.ms`): it may forget markers then, too.
+                let time = Duration::from_millis(random.u64(200..1_400));
                 self.kafka.pause().unwrap();
                 tokio::time::sleep(time).await;
                 self.kafka.resume().unwrap();
