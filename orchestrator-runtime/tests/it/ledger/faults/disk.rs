@@ -55,8 +55,10 @@ async fn a_journal_on_a_full_disk_costs_the_rows_that_are_counted() {
     load.stop().await;
     bed.scene.wait_until_caught_up().await;
     let lives = [bed.whole_life(&Offsets::new()).await];
+    let by_the_counter = counted(&app, "orch_ledger_rows_dropped_total").await;
     drain(&app).await;
     let dropped = dropped_by_the_log(&app);
+    println!("dropped: {by_the_counter} before the drain, {dropped} in the end");
     let judged = bed.settles_with(&lives, |judged| judged.missing <= dropped);
     assert_eq!(judged.await.missing, dropped);
     given::bitten(1, "the disk of the spill journal full");
