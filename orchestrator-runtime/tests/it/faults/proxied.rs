@@ -8,7 +8,6 @@ use orchestrator_testkit::kafka::Kafka;
 use orchestrator_testkit::proxy::{Api, Bites, Fault, Plan, Proxy};
 use orchestrator_testkit::wait;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::timeout;
 
 use super::given;
 use super::planted::{NONE, start};
@@ -19,10 +18,6 @@ const PARTITIONS: i32 = 4;
 const PER_SECOND: u32 = 1_000;
 /// Far longer than the transactor tries on with a transaction time-out of four seconds.
 const PATIENCE: Duration = Duration::from_secs(12);
-/// Longer than it takes to notice that a client has lost its brokers.
-const NOTICED: Duration = Duration::from_secs(30);
-/// More than it takes to find a broker again and to pass what has come meanwhile.
-const FOUND: Duration = Duration::from_secs(8);
 /// How often it is tried to make librdkafka lose its brokers, which it seldom does.
 const TRIES: u64 = 40;
 /// What a transaction is made of.
@@ -373,14 +368,12 @@ async fn are_lost(scene: &Scene, proxy: &Proxy) {
         let nowhere = Plan::new(Api::Metadata, Fault::NameNoBroker).times(2 + left % 3);
         let nowhere = proxy.inflict(nowhere);
         has_bitten("Metadata NameNoBroker", &nowhere, 2 + left % 3).await;
-        if timeout(FOUND, scene.wait_for_progress(2_000))
-            .await
-            .is_err()
-        {
-            let told = app.wait_for_line_after(before, NOTICED, lost).await;
-            if told.is_ok() {
+        tokio::select! {
+            told = app.wait_for_line_after(before, LIMIT, lost) => {
+                told.unwrap();
                 break;
             }
+            () = scene.wait_for_progress(2_000) => {}
         }
         left -= 1;
         assert!(left > 0, "void: librdkafka found its brokers again");
